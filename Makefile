@@ -1,0 +1,33 @@
+# make demo: everything on a small scale, without a GPU or a download.   make test: the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install demo test lint lock clean
+
+install: $(INSTALLED)
+
+# The versions that were tested; pyproject.toml has the ranges that should work.
+$(INSTALLED): requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	touch $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(BIN)/python -m demo
+
+test: $(INSTALLED)
+	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock:  # needs uv
+	uv pip compile pyproject.toml --universal --all-extras --no-emit-index-url --output-file requirements.lock
+
+clean:
+	rm -rf .demo .mypy_cache .ruff_cache .pytest_cache

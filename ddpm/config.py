@@ -1,0 +1,216 @@
+"""Typed, validated parameters: the one reader of params.yaml."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ddpm.errors import InputError
+
+Count = Annotated[int, Field(ge=1)]
+Index = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Schedule = Literal["linear", "cosine", "sigmoid"]
+Target = Literal["eps", "v", "x0"]
+Extractor = Literal["inception", "efficientnet_lite0"]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SyntheticConfig(_Group):
+    """Painted flowers: how many, of how many kinds, from which seed."""
+
+    count: Annotated[int, Field(ge=2, le=1_000_000)]
+    classes: Annotated[int, Field(ge=1, le=102)]
+    seed: Index
+
+
+class DataConfig(_Group):
+    """Where the images come from and what they are made into."""
+
+    source: Literal["flowers102", "folder", "synthetic"]
+    path: str | None
+    splits: Annotated[list[Literal["train", "val", "test"]], Field(min_length=1)]
+    image_size: Literal[8, 16, 32, 64, 128]
+    holdout: Annotated[float, Field(ge=0, le=0.5)]
+    synthetic: SyntheticConfig
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.source == "folder" and not self.path:
+            raise ValueError("data.path: data.source is folder, so name the folder of images here")
+        if len(set(self.splits)) < len(self.splits):
+            raise ValueError(f"data.splits: {self.splits} names a split twice; name each once")
+        return self
+
+
+class ModelConfig(_Group):
+    """The U-Net (Ho et al. 2020, with the changes of Dhariwal & Nichol 2021)."""
+
+    channels: Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
+    channel_mults: Annotated[list[Count], Field(min_length=1, max_length=7)]
+    blocks: Count
+    attention: list[Count]
+    head_channels: Count
+    dropout: Probability
+    conditional: bool
+
+    def resolutions(self, image_size: int) -> list[int]:
+        """Image sides in pixels, from the input to the bottom of the U."""
+        return [image_size >> level for level in range(len(self.channel_mults))]
+
+
+class DiffusionConfig(_Group):
+    """The forward process and what the network learns of it."""
+
+    timesteps: Annotated[int, Field(ge=2, le=100_000)]
+    target: Target
+
+
+class TrainConfig(_Group):
+    """The optimisation."""
+
+    batch_size: Count
+    lr: Annotated[float, Field(gt=0, le=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_steps: Index
+    grad_clip: Annotated[float, Field(gt=0)]
+    ema_decay: Probability
+    flip: bool
+    precision: Literal["auto", "bf16", "fp32"]
+    log_every: Count
+
+
+class SampleConfig(_Group):
+    """How images are drawn from the trained model."""
+
+    n: Annotated[int, Field(ge=2)]
+    sampler: Literal["ddim", "ddpm"]
+    steps: Count
+    eta: Annotated[float, Field(ge=0, le=1)]
+    variance: Literal["small", "large"]
+    batch_size: Count
+
+
+class FidConfig(_Group):
+    """The score: which network sees the images, and where its weights are."""
+
+    extractor: Extractor
+    weights: str | None
+    batch_size: Count
+
+
+class TrackingConfig(_Group):
+    """MLflow."""
+
+    enabled: bool
+    experiment: Annotated[str, Field(min_length=1)]
+    preview_every: Index
+
+
+class Config(_Group):
+    """All of params.yaml."""
+
+    schedule: Schedule
+    epochs: Count
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    device: Literal["auto", "cuda", "cpu"]
+    data: DataConfig
+    model: ModelConfig
+    diffusion: DiffusionConfig
+    train: TrainConfig
+    sample: SampleConfig
+    fid: FidConfig
+    tracking: TrackingConfig
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        sides = self.model.resolutions(self.data.image_size)
+        if sides[-1] < 1:
+            raise ValueError(
+                f"model.channel_mults: {len(sides)} resolutions do not fit images of {self.data.image_size} pixels; "
+                f"shorten the list to at most {self.data.image_size.bit_length()} entries"
+            )
+        for side in self.model.attention:
+            if side not in sides:
+                raise ValueError(f"model.attention: {side} is no resolution of this network; choose from {sides}")
+        for side, mult in zip(sides, self.model.channel_mults, strict=True):
+            channels, head = self.model.channels * mult, self.model.head_channels
+            attends = side in self.model.attention or (self.model.attention and side == sides[-1])
+            if attends and channels > head and channels % head:
+                raise ValueError(
+                    f"model.head_channels: {head} does not divide the {channels} channels at {side} pixels"
+                )
+        if self.sample.steps > self.diffusion.timesteps:
+            raise ValueError(
+                f"sample.steps: {self.sample.steps} is more than diffusion.timesteps ({self.diffusion.timesteps}); "
+                f"choose at most {self.diffusion.timesteps}"
+            )
+        return self
+
+
+def load_config(path: str | Path = "params.yaml") -> Config:
+    """Read and validate a parameter file.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or a key or value in it cannot be used; one sentence per fault.
+    """
+    path = Path(path)
+    try:
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run this in the root of the repository") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+    return parse_config(params, str(path))
+
+
+def parse_config(params: Any, where: str = "params.yaml") -> Config:
+    """Validate parameters that were read from `where`.
+
+    Raises:
+        InputError: see `load_config`.
+    """
+    if not isinstance(params, dict):
+        raise InputError(f"{where}: expected `key: value` lines, found {type(params).__name__}")
+    try:
+        return Config.model_validate(params)
+    except ValidationError as error:
+        raise InputError("\n".join(f"{where}: {_sentence(fault)}" for fault in error.errors())) from None
+
+
+def flatten(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested groups into dotted names: {"train": {"lr": 1}} becomes {"train.lr": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in params.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _sentence(fault: Any) -> str:
+    """Say in one sentence what is wrong with which key, and what would be right."""
+    key = ".".join(map(str, fault["loc"]))
+    match fault["type"]:
+        case "value_error":  # written by hand above, complete
+            return str(fault["ctx"]["error"])
+        case "extra_forbidden":
+            return f"{key}: unknown key{_nearest(fault['loc'])}"
+        case "missing":
+            return f"{key}: missing; give it a value as in the committed params.yaml"
+        case "literal_error":
+            return f"{key}: found {fault['input']!r}, choose {fault['ctx']['expected']}"
+    message = fault["msg"][0].lower() + fault["msg"][1:]
+    return f"{key}: found {fault['input']!r}; {message.replace('input should', 'it should')}"
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    """Suggest the known key that a mistyped one probably meant."""
+    group: Any = Config
+    for part in location[:-1]:
+        group = group.model_fields[part].annotation
+    nearest = difflib.get_close_matches(str(location[-1]), group.model_fields, n=1)
+    return f"; did you mean {'.'.join(map(str, (*location[:-1], *nearest)))}?" if nearest else "; remove it"

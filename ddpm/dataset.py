@@ -1,0 +1,69 @@
+"""The packed images: one uint8 array, with one table row per image beside it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ddpm.errors import InputError
+
+
+@dataclass(frozen=True)
+class PackedImages:
+    """All images of one data set, in a fixed order.
+
+    images: (N, H, W, 3) uint8, RGB.
+    items: N rows; columns id (str, unique), label (int, 0-based), width and height (int, pixels before preprocessing).
+    summary: what was packed: source, image_size, count, class_names (list), class_counts (list).
+    """
+
+    images: np.ndarray
+    items: pd.DataFrame
+    summary: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Write images.npy, items.csv and summary.json, with the same bytes for the same content."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "images.npy", self.images)
+        self.items.to_csv(folder / "items.csv", index=False, lineterminator="\n")
+        (folder / "summary.json").write_text(
+            json.dumps(self.summary, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
+
+
+def load_packed(folder: Path) -> PackedImages:
+    """Read what `PackedImages.save` wrote; the images stay on disk as a read-only memory map.
+
+    Raises:
+        InputError: a file is missing or does not fit the others.
+    """
+    try:
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        items = pd.read_csv(folder / "items.csv", dtype={"id": str}, keep_default_na=False)
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: the packed images cannot be read ({error}); run `dvc repro preprocess`") from None
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] != 3 or len(images) != len(items):
+        raise InputError(
+            f"{folder}: {images.dtype} images of shape {images.shape} do not fit {len(items)} rows of items.csv; "
+            "run `dvc repro --force preprocess`"
+        )
+    return PackedImages(images, items, summary)
+
+
+def split_holdout(ids: list[str], holdout: float) -> tuple[np.ndarray, np.ndarray]:
+    """Divide images into training and held-out ones, by a hash of each id.
+
+    The choice depends on the ids alone, so that it is the same for every seed and experiment, and hardly moves when
+    images are added.
+
+    Returns:
+        Two ascending int64 arrays of row numbers: training, held out. With holdout > 0 at least one image is held out.
+    """
+    order = sorted(range(len(ids)), key=lambda row: hashlib.sha256(ids[row].encode()).digest())
+    count = max(1, round(holdout * len(ids))) if holdout > 0 else 0
+    return np.sort(np.array(order[count:], dtype=np.int64)), np.sort(np.array(order[:count], dtype=np.int64))

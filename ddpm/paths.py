@@ -1,0 +1,34 @@
+"""Where things are: outputs in this workspace, and what all workspaces of one repository share."""
+
+import os
+from pathlib import Path
+
+RAW = Path("data/raw")
+WEIGHTS = Path("data/weights")
+PROCESSED = Path("data/processed")
+REFERENCE = Path("data/reference")
+SAMPLES = Path("data/samples")
+MODELS = Path("models")
+REPORTS = Path("reports")
+
+
+def main_root() -> Path:
+    """Absolute root of the main repository, also from inside one of DVC's temporary workspaces.
+
+    `dvc exp run --temp` and `--queue` run in a copy below .dvc/tmp/exps that is deleted afterwards, so whatever
+    outlives an experiment (the MLflow store, downloads) and whatever lies outside the repository (a folder of
+    images given by a relative path) is found from here.
+    """
+    dvc_root = os.environ.get("DVC_ROOT")
+    if dvc_root and (Path(dvc_root) / ".dvc").is_dir():
+        return Path(dvc_root).resolve()
+    cwd = Path.cwd().resolve()
+    for parent in (cwd, *cwd.parents):
+        if parent.match(".dvc/tmp/exps"):
+            return parent.parents[2]
+    return next((parent for parent in (cwd, *cwd.parents) if (parent / ".dvc").is_dir()), cwd)
+
+
+def from_main_root(path: str | Path) -> Path:
+    """Absolute form of a path given by the user; relative ones start at the main repository's root."""
+    return main_root() / Path(path).expanduser()
