@@ -1,0 +1,116 @@
+"""The forward process, what the network learns of it, and the way back (Ho et al. 2020)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddpm.schedules import SCHEDULES
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """q(x_s | x_t, x_0) for s < t: a Gaussian with mean `x0_weight · x_0 + xt_weight · x_t` (Ho et al. 2020, eq. 6-7).
+
+    variance: the true one, "small"; beta: the upper bound, "large" (Ho et al. 2020, section 3.2).
+    """
+
+    x0_weight: float
+    xt_weight: float
+    variance: float
+    beta: float
+
+
+class Diffusion:
+    """One noise schedule and one prediction target.
+
+    Attributes:
+        alphas_cumprod: (T,) float64 on the given device, next to the images.
+        target: what the network predicts: eps, v or x0.
+    """
+
+    def __init__(self, schedule: str, timesteps: int, target: str, device: torch.device | str = "cpu") -> None:
+        self.alphas_cumprod = SCHEDULES[schedule](timesteps).to(device)
+        self.target = target
+        # A second copy for the host: reading single values from a GPU would wait for it at every sampling step.
+        self._levels = self.alphas_cumprod.tolist()
+
+    @property
+    def timesteps(self) -> int:
+        """T, the number of noise levels in training."""
+        return len(self._levels)
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the image and of the noise in x_t.
+
+        Args:
+            t: (B,) int64 in [0, T).
+
+        Returns:
+            sqrt(ᾱ_t) and sqrt(1 - ᾱ_t), each (B, 1, 1, 1) float32.
+        """
+        level = self.alphas_cumprod[t].view(-1, 1, 1, 1)
+        return level.sqrt().float(), (1 - level).sqrt().float()
+
+    def add_noise(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """Draw x_t from q(x_t | x_0) with the given noise (Ho et al. 2020, eq. 4).
+
+        Args:
+            x0: (B, C, H, W) float32 in [-1, 1].
+            t: (B,) int64 in [0, T).
+            eps: like x0, standard normal.
+        """
+        alpha, sigma = self.alpha_sigma(t)
+        return alpha * x0 + sigma * eps
+
+    def target_of(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """What a perfect network would answer to x_t; v = α ε - σ x_0 (Salimans & Ho 2022, appendix D)."""
+        if self.target == "eps":
+            return eps
+        if self.target == "x0":
+            return x0
+        alpha, sigma = self.alpha_sigma(t)
+        return alpha * eps - sigma * x0
+
+    def predict_x0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Turn the network's answer to x_t into the image that it stands for, not clipped."""
+        if self.target == "x0":
+            return output
+        alpha, sigma = self.alpha_sigma(t)
+        if self.target == "eps":
+            return (x_t - sigma * output) / alpha
+        return alpha * x_t - sigma * output
+
+    def predict_eps(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The noise in x_t, if x0 is the image in it."""
+        alpha, sigma = self.alpha_sigma(t)
+        return (x_t - alpha * x0) / sigma
+
+    def loss(self, output: Tensor, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """L_simple: the squared error of the network's answer to x_t (Ho et al. 2020, eq. 14).
+
+        Returns:
+            (B,) float32, the mean over each image.
+        """
+        errors = F.mse_loss(output.float(), self.target_of(x0, t, eps), reduction="none")
+        return errors.mean(dim=(1, 2, 3))
+
+    def level(self, t: int) -> float:
+        """ᾱ_t, with t = -1 standing for the clean image."""
+        return 1.0 if t < 0 else self._levels[t]
+
+    def posterior(self, t: int, s: int) -> Posterior:
+        """The way back from step t to an earlier step s; s = -1 is the clean image.
+
+        Steps may be skipped: the product of the α in between takes the place of α_t (Nichol & Dhariwal 2021, eq. 19).
+        """
+        level_t, level_s = self.level(t), self.level(s)
+        alpha = level_t / level_s
+        beta = 1 - alpha
+        return Posterior(
+            x0_weight=level_s**0.5 * beta / (1 - level_t),
+            xt_weight=alpha**0.5 * (1 - level_s) / (1 - level_t),
+            variance=beta * (1 - level_s) / (1 - level_t),
+            beta=beta,
+        )

@@ -1,0 +1,165 @@
+"""A trained model as a folder: model.safetensors and config.json, which together are all that sampling needs."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ddpm import samplers
+from ddpm.config import ModelConfig
+from ddpm.devices import choose_device, memory_format
+from ddpm.diffusion import Diffusion
+from ddpm.errors import InputError
+from ddpm.progress import progress_bar
+from ddpm.unet import UNet
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+
+
+class DiffusionModel:
+    """A network with the diffusion that it was trained for, ready to paint.
+
+    Attributes:
+        unet: the network, on its device.
+        diffusion: schedule and target.
+        config: the content of config.json: model, diffusion, schedule, image_size, class_names, class_counts and how
+            it was trained.
+    """
+
+    def __init__(self, unet: UNet, config: dict[str, Any]) -> None:
+        self.unet = unet
+        self.config = config
+        self.device = next(unet.parameters()).device
+        self.diffusion = Diffusion(config["schedule"], **config["diffusion"], device=self.device)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images, pixels."""
+        return self.config["image_size"]
+
+    def sample(
+        self, n: int, *, steps: int = 50, seed: int = 0, batch_size: int = 64, progress: bool = False, **options: Any
+    ) -> np.ndarray:
+        """Paint n images; image i depends on the seed and on i alone.
+
+        Args:
+            n: number of images.
+            steps: network calls per image.
+            seed: another seed gives other images.
+            batch_size: images painted at a time.
+            progress: show a progress bar.
+            options: `sampler` ("ddim" or "ddpm"), `eta` for ddim, `variance` for ddpm; see `trajectory`.
+
+        Returns:
+            (n, H, W, 3) uint8, RGB.
+        """
+        batches = []
+        with progress_bar(n, "sample", disable=not progress) as bar:
+            for start in range(0, n, batch_size):
+                indices = range(start, min(start + batch_size, n))
+                for x in self.trajectory(indices, steps=steps, seed=seed, **options):
+                    last = x
+                batches.append(to_uint8(last))
+                bar.update(len(indices))
+        return np.concatenate(batches)
+
+    @torch.inference_mode()
+    def trajectory(
+        self,
+        indices: range,
+        *,
+        steps: int,
+        seed: int,
+        sampler: str = "ddim",
+        eta: float = 0.0,
+        variance: str = "small",
+    ) -> Iterator[Tensor]:
+        """Paint the images with the given numbers, yielding them as noise and after every step.
+
+        Yields:
+            (B, 3, H, W) float32, `steps` + 1 times.
+
+        Raises:
+            InputError: more steps than the model was trained with, or an unknown sampler.
+        """
+        if not 1 <= steps <= self.diffusion.timesteps:
+            raise InputError(
+                f"steps: found {steps}, choose from 1 to {self.diffusion.timesteps}, as the model was trained"
+            )
+        self.unet.eval()
+        noise = samplers.ImageNoise(seed, indices, (3, self.image_size, self.image_size), self.device)
+        labels = self._draw_labels(noise)
+
+        def denoise(x: Tensor, t: int) -> Tensor:
+            times = torch.full((len(x),), t, device=self.device)
+            return self.diffusion.predict_x0(self.unet(x, times, labels), x, times).clamp(-1, 1)
+
+        x = noise()
+        yield x
+        spaced = samplers.spaced_steps(self.diffusion.timesteps, steps)
+        if sampler == "ddim":
+            yield from samplers.ddim(denoise, self.diffusion, x, spaced, noise, eta)
+        elif sampler == "ddpm":
+            yield from samplers.ddpm(denoise, self.diffusion, x, spaced, noise, variance)
+        else:
+            raise InputError(f"sampler: found {sampler!r}, choose 'ddim' or 'ddpm'")
+
+    def _draw_labels(self, noise: samplers.ImageNoise) -> Tensor | None:
+        """Classes as frequent as in the training images, for a conditional model: (B,) int64."""
+        if self.unet.class_embedding is None:
+            return None
+        shares = np.cumsum(self.config["class_counts"]) / sum(self.config["class_counts"])
+        return torch.from_numpy(np.searchsorted(shares, noise.uniform(), side="right")).to(self.device)
+
+
+def to_uint8(x: Tensor) -> np.ndarray:
+    """Turn (B, 3, H, W) in [-1, 1] into (B, H, W, 3) uint8, rounded as an image file would be."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def save_model(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Write a model folder, with the same bytes for the same content.
+
+    Args:
+        folder: created when missing.
+        weights: a state dict of `UNet`.
+        config: see `DiffusionModel`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_model(folder: str | Path, device: str = "auto") -> DiffusionModel:
+    """Read a model folder; nothing about the model has to be said again.
+
+    Args:
+        folder: with model.safetensors and config.json, such as `models`.
+        device: auto, cuda or cpu.
+
+    Raises:
+        InputError: the folder holds no model, or one that does not fit its config.json.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        weights = load_file(folder / WEIGHTS_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"{folder}: no model can be read here ({error}); train one with `dvc repro train`") from None
+    try:
+        num_classes = len(config["class_names"]) if config["model"]["conditional"] else None
+        unet = UNet(ModelConfig.model_validate(config["model"]), config["image_size"], num_classes)
+        unet.load_state_dict(weights)
+        place = choose_device(device)
+        unet = unet.to(place, memory_format=memory_format(place))  # type: ignore[call-overload]
+        return DiffusionModel(unet, config)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder}: {WEIGHTS_FILE} and {CONFIG_FILE} do not fit each other ({reason})") from None

@@ -1,0 +1,229 @@
+"""The training loop: L_simple, AdamW, EMA (Ho et al. 2020, algorithm 1)."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm.config import TrainConfig
+from ddpm.devices import autocast_dtype
+from ddpm.diffusion import Diffusion
+from ddpm.ema import Ema
+from ddpm.errors import RunError
+from ddpm.progress import progress_bar
+from ddpm.unet import UNet
+
+MAX_EVALUATIONS = 100  # points of the held-out curve; more would cost more than 1 % of a training
+
+
+class Reporter(Protocol):
+    """Where live curves go."""
+
+    def metrics(self, metrics: dict[str, float], step: int) -> None:
+        """Take named values at a training step."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images and classes on the training device.
+
+    images: (N, 3, H, W) uint8.
+    labels: (N,) int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    @classmethod
+    def on(cls, device: torch.device, images: np.ndarray, labels: np.ndarray) -> "ImageSet":
+        """Move (N, H, W, 3) uint8 images and their (N,) classes to the device."""
+        return cls(
+            torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).contiguous(),
+            torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(device),
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) float32 in [-1, 1] and classes (B,) of the given rows."""
+        return self.images[rows].float() / 127.5 - 1, self.labels[rows]
+
+
+@dataclass
+class History:
+    """The curves of a training: one dictionary per point."""
+
+    train: list[dict[str, float]] = field(default_factory=list)
+    heldout: list[dict[str, float]] = field(default_factory=list)
+
+
+class BatchOrder:
+    """Which images make up the batch of a step: every image once per epoch, in an order drawn anew for each.
+
+    Epochs follow one another without a gap, so a batch may hold the end of one and the start of the next; any batch
+    size goes with any number of images. A step's batch depends on the seed and the step alone.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.count, self.batch_size = count, batch_size
+        self._permutation = lru_cache(maxsize=2)(lambda epoch: _generator(seed, 0, epoch).permutation(count))
+
+    def rows(self, step: int) -> np.ndarray:
+        """Row numbers of the batch of a step, (B,) int64."""
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs, offsets = np.divmod(places, self.count)
+        return np.concatenate([self._permutation(int(epoch))[offsets[epochs == epoch]] for epoch in np.unique(epochs)])
+
+
+class Training:
+    """One training, from first to last step."""
+
+    def __init__(
+        self,
+        unet: UNet,
+        diffusion: Diffusion,
+        config: TrainConfig,
+        train_set: ImageSet,
+        heldout_set: ImageSet,
+        *,
+        epochs: int,
+        seed: int,
+    ) -> None:
+        """Prepare a training.
+
+        Args:
+            unet: the network, on the device of the images.
+            diffusion: on the same device.
+            config: the optimisation.
+            train_set: at least one image.
+            heldout_set: may be empty; then there is no held-out curve.
+            epochs: passes over train_set.
+            seed: decides data order, noise and dropout.
+        """
+        self.unet, self.diffusion, self.config = unet, diffusion, config
+        self.train_set, self.heldout_set = train_set, heldout_set
+        self.epochs, self.seed = epochs, seed
+        self.steps = max(1, math.ceil(epochs * len(train_set) / config.batch_size))
+        self.device = train_set.images.device
+        self.ema = Ema(unet, config.ema_decay)
+        self.optimizer = torch.optim.AdamW(
+            unet.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        self.order = BatchOrder(len(train_set), config.batch_size, seed)
+        self.history = History()
+        self._dtype = autocast_dtype(config.precision, self.device)
+
+    def run(self, reporter: Reporter, preview: Callable[[UNet, int], None], preview_every: int) -> History:
+        """Train to the end.
+
+        Args:
+            reporter: is given loss, learning rate, gradient norm, images/s and the held-out loss as they come.
+            preview: is called with the averaged network and the step number, to paint a few images.
+            preview_every: epochs between two previews; 0 for none.
+
+        Raises:
+            RunError: the loss is no longer a finite number.
+        """
+        evaluations = self._steps_of(min(self.epochs, MAX_EVALUATIONS)) if len(self.heldout_set) else set()
+        previews = self._steps_of(self.epochs // preview_every) if preview_every else set()
+        sums = torch.zeros(2, device=self.device)  # loss and gradient norm; read every log_every steps, as that waits
+        first, started = 0, time.perf_counter()
+        with progress_bar(self.steps * self.config.batch_size, "train", unit_scale=True) as bar:
+            for step in range(self.steps):
+                sums += self.train_step(step)
+                bar.update(self.config.batch_size)
+                done = step + 1
+                if done % self.config.log_every == 0 or done == self.steps:
+                    loss, grad_norm = (sums / (done - first)).tolist()
+                    rate = (done - first) * self.config.batch_size / (time.perf_counter() - started)
+                    self._log(reporter, done, loss, grad_norm, rate)
+                    bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                    sums.zero_()
+                    first, started = done, time.perf_counter()
+                if done in evaluations:
+                    self._evaluate(reporter, done)
+                if done in previews:
+                    preview(self.ema.model, done)
+        return self.history
+
+    def train_step(self, step: int) -> Tensor:
+        """Take one optimisation step; returns loss and gradient norm, (2,) float32, on the device."""
+        # Everything random in a step follows from the seed and its number, so nothing before it has to be remembered.
+        torch.manual_seed(int(_generator(self.seed, 1, step).integers(2**63)))
+        x0, labels = self.train_set.batch(torch.from_numpy(self.order.rows(step)).to(self.device))
+        if self.config.flip:
+            mirrored = torch.rand(len(x0), 1, 1, 1, device=self.device) < 0.5
+            x0 = torch.where(mirrored, x0.flip(-1), x0)
+        t = torch.randint(self.diffusion.timesteps, (len(x0),), device=self.device)
+
+        self.unet.train()
+        loss = self._losses(self.unet, x0, labels, t).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.unet.parameters(), self.config.grad_clip)
+        self._set_learning_rate(step)
+        self.optimizer.step()
+        self.ema.update(step)
+        return torch.stack([loss.detach(), grad_norm])
+
+    @torch.no_grad()
+    def heldout_loss(self) -> float:
+        """Mean loss of the averaged network on the held-out images, at noise and time steps that never change."""
+        torch.manual_seed(self.seed)
+        count, total = len(self.heldout_set), 0.0
+        times = torch.linspace(0, self.diffusion.timesteps - 1, count, device=self.device).round().long()
+        for rows in torch.split(torch.arange(count, device=self.device), self.config.batch_size):
+            x0, labels = self.heldout_set.batch(rows)
+            total += self._losses(self.ema.model, x0, labels, times[rows]).sum().item()
+        return total / count
+
+    def _losses(self, unet: UNet, x0: Tensor, labels: Tensor, t: Tensor) -> Tensor:
+        eps = torch.randn_like(x0)
+        with self._autocast():
+            output = unet(self.diffusion.add_noise(x0, t, eps), t, labels)
+        return self.diffusion.loss(output, x0, t, eps)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, self._dtype) if self._dtype else nullcontext()
+
+    def _set_learning_rate(self, step: int) -> None:
+        warmed_up = min(1.0, (step + 1) / max(1, self.config.warmup_steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * warmed_up
+
+    def _steps_of(self, points: int) -> set[int]:
+        """Step numbers at `points` evenly spaced moments, the last of them the end."""
+        return {math.ceil(self.steps * point / points) for point in range(1, points + 1)}
+
+    def _log(self, reporter: Reporter, step: int, loss: float, grad_norm: float, images_per_second: float) -> None:
+        if not math.isfinite(loss) or not math.isfinite(grad_norm):
+            raise RunError(
+                f"training diverged: the loss is {loss} and the gradient norm {grad_norm} before step {step}; "
+                f"lower train.lr ({self.config.lr:g}) or raise train.warmup_steps ({self.config.warmup_steps})"
+            )
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        point = {"loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate}
+        self.history.train.append({"step": step, "epoch": self._epoch(step)} | point)
+        # Speed is not in the history: it differs from run to run, and the history is a reproducible output.
+        reporter.metrics(point | {"images_per_second": images_per_second}, step)
+
+    def _evaluate(self, reporter: Reporter, step: int) -> None:
+        loss = self.heldout_loss()
+        self.history.heldout.append({"step": step, "epoch": self._epoch(step), "loss": loss})
+        reporter.metrics({"heldout_loss": loss}, step)
+
+    def _epoch(self, step: int) -> float:
+        return round(step * self.config.batch_size / len(self.train_set), 3)
+
+
+def _generator(seed: int, purpose: int, number: int) -> np.random.Generator:
+    """A random stream for one purpose (0: order of an epoch, 1: a step) that shares nothing with any other."""
+    return np.random.default_rng([seed, purpose, number])

@@ -1,0 +1,196 @@
+"""The network: the U-Net of Ho et al. 2020 with scale-shift conditioning (Dhariwal & Nichol 2021)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddpm.config import ModelConfig
+
+
+def timestep_embedding(t: Tensor, channels: int) -> Tensor:
+    """Sines and cosines of t at geometric frequencies from 1 to 1e-4 (Vaswani et al. 2017, section 3.5).
+
+    Args:
+        t: (B,) int64.
+        channels: an even number.
+
+    Returns:
+        (B, channels) float32.
+    """
+    half = channels // 2
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / half)
+    angles = t[:, None].float() * frequencies[None]
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with 32 groups, or as many as divide the channels."""
+    return nn.GroupNorm(math.gcd(32, channels), channels)
+
+
+def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
+    """Start a residual branch, or the whole network, at zero (Ho et al. 2020's code; Zhang et al. 2019)."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions; the embedding scales and shifts the second normalisation (AdaGN)."""
+
+    def __init__(self, in_channels: int, out_channels: int, embed_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = group_norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.embed = nn.Linear(embed_channels, 2 * out_channels)
+        self.norm2 = group_norm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) and (B, embed_channels) to (B, out_channels, H, W)."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.embed(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
+        h = self.norm2(h) * (1 + scale) + shift
+        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention between all pixels."""
+
+    def __init__(self, channels: int, head_channels: int) -> None:
+        super().__init__()
+        self.heads = max(1, channels // head_channels)
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zero_init(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        batch, channels, height, width = x.shape
+        qkv = self.qkv(self.norm(x)).view(batch, 3, self.heads, channels // self.heads, height * width)
+        q, k, v = qkv.transpose(-1, -2).unbind(dim=1)  # each (B, heads, H * W, head_channels)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
+        return x + self.out(h.reshape(batch, channels, height, width))
+
+
+class Downsample(nn.Module):
+    """Halve the image by a strided convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H/2, W/2)."""
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Double the image by nearest neighbours and a convolution; transposed convolutions leave checkerboards."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, 2H, 2W)."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Level(nn.Module):
+    """A residual block, and self-attention where this resolution has it."""
+
+    def __init__(self, in_channels: int, out_channels: int, embed_channels: int, config: ModelConfig, attend: bool):
+        super().__init__()
+        self.block = ResidualBlock(in_channels, out_channels, embed_channels, config.dropout)
+        self.attention = Attention(out_channels, config.head_channels) if attend else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
+        return self.attention(self.block(x, embedding))
+
+
+class UNet(nn.Module):
+    """Noisy image, time step and optional class in; prediction of the same shape out.
+
+    Every resolution has `blocks` levels on the way down and one more on the way up, each of which takes in the
+    output of its counterpart.
+    """
+
+    def __init__(self, config: ModelConfig, image_size: int, num_classes: int | None = None) -> None:
+        """Build the network.
+
+        Args:
+            config: widths, depth and attention.
+            image_size: side of the images, pixels.
+            num_classes: None for an unconditional network.
+        """
+        super().__init__()
+        width = config.channels
+        widths = [width * mult for mult in config.channel_mults]
+        attends = [side in config.attention for side in config.resolutions(image_size)]
+        embed = 4 * width
+
+        self.channels = width
+        self.time_mlp = nn.Sequential(nn.Linear(width, embed), nn.SiLU(), nn.Linear(embed, embed))
+        self.class_embedding = nn.Embedding(num_classes, embed) if num_classes is not None else None
+        self.stem = nn.Conv2d(3, width, 3, padding=1)
+
+        self.down = nn.ModuleList()
+        skips, channels = [width], width
+        for i, (out, attend) in enumerate(zip(widths, attends, strict=True)):
+            for _ in range(config.blocks):
+                self.down.append(Level(channels, out, embed, config, attend))
+                channels = out
+                skips.append(channels)
+            if i < len(widths) - 1:
+                self.down.append(Downsample(channels))
+                skips.append(channels)
+
+        bottom_attends = bool(config.attention)
+        self.middle = nn.ModuleList(
+            [
+                Level(channels, channels, embed, config, bottom_attends),
+                Level(channels, channels, embed, config, attend=False),
+            ]
+        )
+
+        self.up = nn.ModuleList()
+        for i, (out, attend) in reversed(list(enumerate(zip(widths, attends, strict=True)))):
+            for _ in range(config.blocks + 1):
+                self.up.append(Level(channels + skips.pop(), out, embed, config, attend))
+                channels = out
+            if i > 0:
+                self.up.append(Upsample(channels))
+
+        self.head = nn.Sequential(group_norm(channels), nn.SiLU(), zero_init(nn.Conv2d(channels, 3, 3, padding=1)))
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Predict the diffusion's target.
+
+        Args:
+            x: (B, 3, H, W) float32.
+            t: (B,) int64 time steps.
+            labels: (B,) int64 classes, for a conditional network only.
+
+        Returns:
+            (B, 3, H, W).
+        """
+        embedding = self.time_mlp(timestep_embedding(t, self.channels))
+        if self.class_embedding is not None:
+            embedding = embedding + self.class_embedding(labels)
+        x = self.stem(x)
+        skips = [x]
+        for layer in self.down:
+            x = layer(x, embedding) if isinstance(layer, Level) else layer(x)
+            skips.append(x)
+        for layer in self.middle:
+            x = layer(x, embedding)
+        for layer in self.up:
+            x = layer(torch.cat([x, skips.pop()], dim=1), embedding) if isinstance(layer, Level) else layer(x)
+        return self.head(x)

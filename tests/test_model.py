@@ -1,0 +1,119 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import ddpm
+from ddpm.errors import InputError
+from ddpm.model import save_model, to_uint8
+from ddpm.unet import UNet
+
+
+def write_model(folder, tiny_model, conditional=False):
+    """Save a network whose answers are not all zero."""
+    config = tiny_model.model_copy(update={"conditional": conditional})
+    torch.manual_seed(5)
+    unet = UNet(config, 16, 3 if conditional else None)
+    for parameter in unet.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    save_model(
+        folder,
+        unet.state_dict(),
+        {
+            "model": config.model_dump(),
+            "diffusion": {"timesteps": 1000, "target": "eps"},
+            "schedule": "cosine",
+            "image_size": 16,
+            "class_names": ["a", "b", "c"],
+            "class_counts": [1, 0, 99],
+        },
+    )
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_model):
+    return write_model(tmp_path / "model", tiny_model)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("options", [{}, {"eta": 0.7}, {"sampler": "ddpm"}, {"sampler": "ddpm", "variance": "large"}])
+def test_image_depends_on_seed_and_index_not_on_batch_size(tmp_path, tiny_model, conditional, options):
+    model = ddpm.load_model(write_model(tmp_path, tiny_model, conditional), device="cpu")
+    whole = model.sample(7, steps=6, seed=3, batch_size=7, **options)
+    parts = model.sample(7, steps=6, seed=3, batch_size=2, **options)
+    assert whole.shape == (7, 16, 16, 3) and whole.dtype == np.uint8
+    assert np.abs(whole.astype(int) - parts.astype(int)).max() <= 1
+    assert np.array_equal(whole, model.sample(7, steps=6, seed=3, batch_size=7, **options))
+    assert not np.array_equal(whole, model.sample(7, steps=6, seed=4, batch_size=7, **options))
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path, tiny_model):
+    for name in ("a", "b"):
+        write_model(tmp_path / name, tiny_model)
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_classes_are_drawn_as_often_as_in_the_data(tmp_path, tiny_model):
+    model = ddpm.load_model(write_model(tmp_path, tiny_model, conditional=True), device="cpu")
+    from ddpm.samplers import ImageNoise
+
+    labels = model._draw_labels(ImageNoise(0, range(2000), (3, 2, 2), torch.device("cpu"))).tolist()
+    assert labels.count(1) == 0
+    assert 5 <= labels.count(0) <= 45  # 1 % of 2,000
+
+
+def test_pixels_are_rounded_like_an_image_file():
+    x = torch.tensor([-2.0, -1.0, -0.999, 0.0, 0.5, 1.0, 3.0]).view(1, 1, 1, 7).expand(1, 3, 1, 7)
+    assert to_uint8(x)[0, 0, :, 0].tolist() == [0, 0, 0, 128, 191, 255, 255]
+
+
+def test_too_many_steps_are_refused(folder):
+    with pytest.raises(InputError, match="steps: found 2000, choose from 1 to 1000"):
+        ddpm.load_model(folder, device="cpu").sample(1, steps=2000)
+
+
+def test_unknown_sampler_is_refused(folder):
+    with pytest.raises(InputError, match="sampler: found 'euler'"):
+        ddpm.load_model(folder, device="cpu").sample(1, steps=2, sampler="euler")
+
+
+def test_cuda_without_a_gpu_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="no CUDA GPU"):
+        ddpm.load_model(folder, device="cuda")
+
+
+@pytest.mark.parametrize("damage", ["no folder", "no weights", "truncated", "garbage", "other config", "no key"])
+def test_damaged_model_is_refused_in_a_sentence(folder, damage):
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    if damage == "no folder":
+        folder = folder / "nowhere"
+    elif damage == "no weights":
+        weights.unlink()
+    elif damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "garbage":
+        weights.write_bytes(b"<html>not found</html>")
+    else:
+        content = json.loads(config.read_text())
+        if damage == "other config":
+            content["model"]["channels"] = 32
+        else:
+            del content["image_size"]
+        config.write_text(json.dumps(content))
+    with pytest.raises(InputError) as caught:
+        ddpm.load_model(folder, device="cpu")
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, ddpm; print([m for m in ('mlflow', 'matplotlib', 'torch') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+    code = "import sys; from ddpm import load_model; print([m for m in ('mlflow', 'matplotlib') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -1,0 +1,191 @@
+import numpy as np
+import pytest
+import torch
+
+from ddpm.config import TrainConfig
+from ddpm.diffusion import Diffusion
+from ddpm.ema import Ema
+from ddpm.errors import RunError
+from ddpm.model import DiffusionModel
+from ddpm.training import BatchOrder, ImageSet, Training
+from ddpm.unet import UNet
+
+CPU = torch.device("cpu")
+
+
+class Recorder:
+    def __init__(self):
+        self.points = []
+
+    def metrics(self, metrics, step):
+        self.points.append((step, metrics))
+
+
+def settings(**changes) -> TrainConfig:
+    defaults = {
+        "batch_size": 16, "lr": 2e-3, "weight_decay": 0.0, "warmup_steps": 10, "grad_clip": 1.0,
+        "ema_decay": 0.99, "flip": True, "precision": "fp32", "log_every": 10,
+    }  # fmt: skip
+    return TrainConfig(**defaults | changes)
+
+
+def disks(count: int, size: int = 16) -> np.ndarray:
+    """A toy data set: one bright disk of a random hue on a dark ground, in the upper or lower half."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:size, :size]
+    images = np.full((count, size, size, 3), 20, dtype=np.uint8)
+    for image in images:
+        centre = (rng.choice([size // 4, 3 * size // 4]), size // 2)
+        inside = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= (size // 5) ** 2
+        image[inside] = rng.choice([(230, 40, 40), (40, 40, 230)])
+    return images
+
+
+def make(tiny_model, train_images, heldout_images=None, epochs=2, seed=0, target="eps", **changes) -> Training:
+    torch.manual_seed(seed)
+    unet = UNet(tiny_model, train_images.shape[1])
+    heldout = train_images[:0] if heldout_images is None else heldout_images
+    return Training(
+        unet,
+        Diffusion("cosine", 1000, target),
+        settings(**changes),
+        ImageSet.on(CPU, train_images, np.zeros(len(train_images))),
+        ImageSet.on(CPU, heldout, np.zeros(len(heldout))),
+        epochs=epochs,
+        seed=seed,
+    )
+
+
+def run(training: Training, preview=lambda unet, step: None, preview_every=0):
+    recorder = Recorder()
+    return training.run(recorder, preview, preview_every), recorder
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (10, 10), (7, 16), (1, 3), (100, 32)])
+def test_every_epoch_takes_every_image_once(count, batch_size):
+    order = BatchOrder(count, batch_size, seed=3)
+    epochs = 12
+    stream = np.concatenate([order.rows(step) for step in range(-(-epochs * count // batch_size))])[: epochs * count]
+    for epoch in stream.reshape(epochs, count):
+        assert sorted(epoch) == list(range(count))
+
+
+def test_order_depends_on_seed_and_step_alone():
+    order, again = BatchOrder(50, 8, seed=1), BatchOrder(50, 8, seed=1)
+    [order.rows(step) for step in range(20)]
+    assert np.array_equal(order.rows(13), again.rows(13))
+    assert not np.array_equal(order.rows(13), BatchOrder(50, 8, seed=2).rows(13))
+
+
+def test_same_seed_gives_the_same_bytes_and_previews_change_nothing(tiny_model):
+    images = disks(32)
+    plain, seen = make(tiny_model, images, images[:8]), []
+    history, _ = run(plain)
+    watched = make(tiny_model, images, images[:8])
+
+    def preview(unet, step):
+        seen.append(step)
+        torch.randn(1000)  # draws from the same stream as the training
+
+    again, _ = run(watched, preview, preview_every=1)
+    assert seen == [2, 4]
+    assert history == again
+    for ours, theirs in zip(
+        plain.ema.model.state_dict().values(), watched.ema.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+    other, _ = run(make(tiny_model, images, images[:8], seed=1))
+    assert other != history
+
+
+def test_a_step_depends_on_the_weights_and_its_number_alone(tiny_model):
+    """What exact resume will rest on: no random state is carried from step to step."""
+    images = disks(32)
+    whole, halves = make(tiny_model, images), make(tiny_model, images)
+    for step in range(4):
+        whole.train_step(step)
+    for step in range(4):
+        torch.manual_seed(12345 + step)
+        halves.train_step(step)
+    for ours, theirs in zip(whole.unet.parameters(), halves.unet.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_curves_have_their_points(tiny_model):
+    images = disks(40)
+    history, recorder = run(make(tiny_model, images, images[:8], epochs=4, batch_size=8, log_every=6))
+    assert [point["step"] for point in history.train] == [6, 12, 18, 20]
+    assert [point["epoch"] for point in history.train] == [1.2, 2.4, 3.6, 4.0]
+    assert [point["step"] for point in history.heldout] == [5, 10, 15, 20]
+    names = set().union(*(metrics for _, metrics in recorder.points))
+    assert names == {"loss", "grad_norm", "learning_rate", "images_per_second", "heldout_loss"}
+
+
+def test_learning_rate_warms_up(tiny_model):
+    history, _ = run(make(tiny_model, disks(16), epochs=8, warmup_steps=4, lr=0.1e-3, log_every=1))
+    rates = [point["learning_rate"] for point in history.train]
+    assert rates == pytest.approx([0.25e-4, 0.5e-4, 0.75e-4, 1e-4, 1e-4, 1e-4, 1e-4, 1e-4])
+
+
+def test_diverging_training_stops_with_a_sentence(tiny_model):
+    training = make(tiny_model, disks(16), epochs=4)
+    training.unet.stem.weight.data.fill_(float("nan"))
+    with pytest.raises(RunError, match=r"the loss is nan .* lower train\.lr"):
+        run(training)
+
+
+def test_ema_equals_its_recursion_and_forgets_the_start(tiny_model):
+    unet = UNet(tiny_model, 16)
+    ema = Ema(unet, decay=0.9)
+    expected = [p.detach().clone() for p in unet.parameters()]
+    for step in range(30):
+        with torch.no_grad():
+            for p in unet.parameters():
+                p.add_(torch.randn_like(p))
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = [decay * e + (1 - decay) * p for e, p in zip(expected, unet.parameters(), strict=True)]
+        ema.update(step)
+    for ours, theirs in zip(ema.model.parameters(), expected, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    assert not any(p.requires_grad for p in ema.model.parameters())
+
+
+def test_flips_happen_and_can_be_turned_off(tiny_model, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        Training, "_losses", lambda self, unet, x0, *rest: seen.append(x0) or x0.new_zeros(1, requires_grad=True)
+    )
+    images = np.zeros((64, 16, 16, 3), dtype=np.uint8)
+    images[:, :, :8] = 255  # white on the left
+    for flip in (True, False):
+        seen.clear()
+        training = make(tiny_model, images, batch_size=64, flip=flip)
+        training.train_step(0)
+        mirrored = (seen[0][:, 0, 0, 0] < 0).float().mean().item()
+        assert 0.25 < mirrored < 0.75 if flip else mirrored == 0
+
+
+@pytest.mark.parametrize("target", ["eps", "x0"])
+def test_training_lowers_the_heldout_loss(tiny_model, target):
+    images = disks(128)
+    training = make(tiny_model, images[32:], images[:32], epochs=20, target=target, ema_decay=0.95)
+    before = training.heldout_loss()
+    run(training)
+    assert training.heldout_loss() < 0.35 * before  # an untrained network answers zero
+
+
+def test_training_learns_a_toy_data_set(tiny_model):
+    """Samples of the trained model must look like the data: dark ground, one disk, red or blue, two places."""
+    images = disks(256)
+    training = make(tiny_model, images[64:], images[:64], epochs=50, target="v", ema_decay=0.98, flip=False)
+    run(training)
+
+    config = {"schedule": "cosine", "diffusion": {"timesteps": 1000, "target": "v"}, "image_size": 16}
+    samples = DiffusionModel(training.ema.model, config).sample(64, steps=30, seed=1).astype(float)
+    ground = samples[:, :, [0, 1, -2, -1]].mean(axis=(1, 2, 3))
+    assert np.median(np.abs(ground - 20)) < 15
+    places = samples[:, [4, 12], 8]  # (64, upper or lower, RGB)
+    assert np.median(places.max(axis=(1, 2))) > 170
+    brightest = [sample[np.argmax(sample.max(axis=1))] for sample in places]
+    colours = [int(np.argmax(colour)) for colour in brightest]
+    assert colours.count(1) == 0 and min(colours.count(0), colours.count(2)) >= 8  # red and blue, never green
