@@ -1,0 +1,78 @@
+"""Identity of a stage's result: one hash over everything that DVC regards as the stage's input."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ddpm.errors import InputError
+
+
+def stage_key(stage: str, params: dict[str, Any], dvc_yaml: Path = Path("dvc.yaml")) -> str:
+    """Hash the command, the parameters and the dependencies that determine what a stage produces.
+
+    Two workspaces in which the key is the same give the same result; times, folders and unlisted parameters play
+    no part.
+
+    Args:
+        stage: its name in `dvc_yaml`.
+        params: nested groups, as read from params.yaml.
+        dvc_yaml: the pipeline; the stage's dependencies are relative to its folder.
+
+    Returns:
+        64 hexadecimal digits (SHA-256).
+
+    Raises:
+        InputError: the pipeline, the stage, or one of the stage's parameters or dependencies is missing.
+    """
+    entry = _stage_entry(stage, dvc_yaml)
+    inputs = {
+        "cmd": entry["cmd"],
+        "params": {name: _value(name, params, stage, dvc_yaml) for name in entry.get("params", [])},
+        "deps": {name: _content(dvc_yaml.parent / name, name, stage) for name in entry.get("deps", [])},
+    }
+    canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stage_entry(stage: str, dvc_yaml: Path) -> dict[str, Any]:
+    try:
+        stages = yaml.safe_load(dvc_yaml.read_text(encoding="utf-8"))["stages"]
+    except FileNotFoundError:
+        raise InputError(f"{dvc_yaml}: no such file; run this in the root of the repository") from None
+    if stage not in stages:
+        raise InputError(f"{dvc_yaml}: has no stage {stage}, only {', '.join(stages)}")
+    return stages[stage]
+
+
+def _value(name: str, params: dict[str, Any], stage: str, dvc_yaml: Path) -> Any:
+    """Value of a parameter or group such as `epochs`, `train` or `data.holdout`."""
+    value: Any = params
+    for part in name.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise InputError(f"{name}: stage {stage} in {dvc_yaml} lists this parameter, but params.yaml lacks it")
+        value = value[part]
+    return value
+
+
+def _content(path: Path, name: str, stage: str) -> str | dict[str, str]:
+    """Hash of a file, or the hashes of all files below a folder by their relative paths."""
+    if path.is_file():
+        return file_sha256(path)
+    if path.is_dir():
+        files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
+        return {file.as_posix(): file_sha256(path / file) for file in files if not _is_bytecode(file)}
+    raise InputError(f"{name}: stage {stage} depends on it, but it is missing; run `dvc repro {stage}`")
+
+
+def _is_bytecode(file: Path) -> bool:
+    # Python leaves these beside its sources, and .dvcignore names them for the same reason.
+    return file.suffix == ".pyc" or "__pycache__" in file.parts

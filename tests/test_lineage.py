@@ -1,0 +1,138 @@
+"""The key of a stage changes with its inputs, and with nothing else."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from ddpm.errors import InputError
+from ddpm.lineage import file_sha256, stage_key
+
+PIPELINE = """
+stages:
+  train:
+    cmd: python -m stages.train
+    deps: [ddpm/unet.py, data/processed]
+    params: [schedule, train, data.holdout]
+  fid:
+    cmd: python -m stages.fid
+"""
+PARAMS = {
+    "schedule": "linear",
+    "epochs": 3,
+    "train": {"lr": 1e-4, "batch_size": 8},
+    "data": {"holdout": 0.1, "path": None},
+}
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    (tmp_path / "dvc.yaml").write_text(PIPELINE)
+    (tmp_path / "ddpm").mkdir()
+    (tmp_path / "ddpm/unet.py").write_text("layers = 1\n")
+    (tmp_path / "data/processed/more").mkdir(parents=True)
+    (tmp_path / "data/processed/images.npy").write_bytes(b"images")
+    (tmp_path / "data/processed/more/ids.csv").write_bytes(b"ids")
+    return tmp_path
+
+
+def key(repository: Path, stage: str = "train", **params: object) -> str:
+    return stage_key(stage, PARAMS | params, repository / "dvc.yaml")
+
+
+def edit(repository: Path, name: str, old: str, new: str) -> None:
+    path = repository / name
+    path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"schedule": "cosine"},
+        {"train": {"lr": 2e-4, "batch_size": 8}},
+        {"train": {"lr": 1e-4, "batch_size": 8, "flip": True}},
+        {"data": {"holdout": 0.2, "path": None}},
+    ],
+)
+def test_a_listed_param_changes_the_key(repository: Path, params: dict) -> None:
+    assert key(repository, **params) != key(repository)
+
+
+@pytest.mark.parametrize("params", [{"epochs": 4}, {"data": {"holdout": 0.1, "path": "photos"}}])
+def test_an_unlisted_param_does_not(repository: Path, params: dict) -> None:
+    assert key(repository, **params) == key(repository)
+
+
+def test_the_order_of_params_does_not(repository: Path) -> None:
+    assert key(repository, train={"batch_size": 8, "lr": 1e-4}) == key(repository)
+
+
+@pytest.mark.parametrize("name", ["ddpm/unet.py", "data/processed/images.npy", "data/processed/more/ids.csv"])
+def test_the_bytes_of_a_dependency_change_the_key(repository: Path, name: str) -> None:
+    before = key(repository)
+    (repository / name).write_bytes(b"other")
+    assert key(repository) != before
+
+
+def test_so_do_new_and_renamed_files_of_a_folder(repository: Path) -> None:
+    processed = repository / "data/processed"
+    keys = [key(repository)]
+    (processed / "images.npy").rename(processed / "pictures.npy")
+    keys.append(key(repository))
+    (processed / "empty").touch()
+    keys.append(key(repository))
+    assert len(set(keys)) == 3
+
+
+def test_so_does_the_command_but_not_another_stage(repository: Path) -> None:
+    before = key(repository)
+    edit(repository, "dvc.yaml", "stages.fid", "stages.score")
+    assert key(repository) == before
+    edit(repository, "dvc.yaml", "stages.train", "stages.learn")
+    assert key(repository) != before
+
+
+def test_times_bytecode_and_the_current_folder_do_not(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = key(repository)
+    os.utime(repository / "ddpm/unet.py", (0, 0))
+    cache = repository / "data/processed/__pycache__"
+    cache.mkdir()
+    (cache / "x.cpython-311.pyc").write_bytes(b"bytecode")
+    (cache / "x.tmp").write_bytes(b"half of it")
+    assert key(repository) == before
+    monkeypatch.chdir(repository)
+    assert stage_key("train", PARAMS) == before
+    moved = repository.rename(tmp_path_factory.mktemp("elsewhere") / "repository")
+    assert key(moved) == before
+
+
+def test_a_stage_with_neither_params_nor_deps_has_a_key(repository: Path) -> None:
+    assert len(key(repository, "fid")) == 64
+    assert key(repository, "fid") != key(repository)
+
+
+@pytest.mark.parametrize(
+    ("stage", "old", "new", "named"),
+    [
+        ("train", "ddpm/unet.py", "ddpm/gone.py", "ddpm/gone.py"),
+        ("train", "data.holdout", "data.houldout", "data.houldout"),
+        ("train", "schedule", "schedule.name", "schedule.name"),
+        ("sample", "", "", "sample"),
+    ],
+)
+def test_what_is_missing_is_named(repository: Path, stage: str, old: str, new: str, named: str) -> None:
+    edit(repository, "dvc.yaml", old, new)
+    with pytest.raises(InputError, match=named):
+        key(repository, stage)
+
+
+def test_a_missing_pipeline_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"dvc\.yaml"):
+        key(tmp_path)
+
+
+def test_file_sha256(repository: Path) -> None:
+    assert file_sha256(repository / "data/processed/images.npy") == hashlib.sha256(b"images").hexdigest()

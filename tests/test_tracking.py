@@ -1,0 +1,277 @@
+"""Runs in real SQLite stores: where they land, how they end, and that a failing store costs nothing else."""
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from ddpm import tracking
+from ddpm.config import Config, load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAIN = "a" * 64
+ONE_RUN = f"""
+import sys
+from ddpm import tracking
+from ddpm.config import load_config
+with tracking.training_run(load_config({str(ROOT / "params.yaml")!r}), sys.argv[1]) as run:
+    run.metrics({{"loss": 1.0}}, step=1)
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository whose store is made once, because that takes seconds; each test has its own experiment in it."""
+    root = tmp_path_factory.mktemp("a repository")
+    (root / ".dvc").mkdir()
+    return root
+
+
+@pytest.fixture
+def config(repository: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.chdir(repository)
+    for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    return changed(load_config(ROOT / "params.yaml"), "tracking", experiment=request.node.name)
+
+
+def changed(config: Config, group: str, **values: object) -> Config:
+    return config.model_copy(update={group: getattr(config, group).model_copy(update=values)})
+
+
+def client(root: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{root / 'mlflow.db'}")
+
+
+def runs(root: Path, config: Config) -> list[Run]:
+    """All runs of the test's experiment, newest first."""
+    experiment = client(root).get_experiment_by_name(config.tracking.experiment)
+    assert experiment is not None
+    return client(root).search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
+
+
+def train(config: Config) -> None:
+    with tracking.training_run(config, TRAIN) as run:
+        run.metrics({"loss": 0.5}, step=1)
+    time.sleep(0.002)  # start times are milliseconds, and later runs shall be newer
+
+
+def score(config: Config, fid: float) -> None:
+    with tracking.later_stage(config, TRAIN) as run:
+        run.metrics({"fid": fid})
+
+
+@pytest.mark.parametrize("by_environment", [True, False])
+def test_a_run_from_a_temporary_workspace_lands_in_the_main_repository(
+    repository: Path, config: Config, by_environment: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = repository / f".dvc/tmp/exps/tmp{by_environment}"
+    (workspace / ".dvc").mkdir(parents=True)
+    monkeypatch.chdir(workspace)
+    if by_environment:
+        monkeypatch.setenv("DVC_ROOT", str(repository))
+        monkeypatch.setenv("DVC_EXP_NAME", "loamy-vole")
+    (tmp_path / "grid.txt").write_text("grid")
+
+    with tracking.training_run(config, TRAIN) as tracker:
+        tracker.tags({"device": "cpu"})
+        for step in (1, 2):
+            tracker.metrics({"loss": 1 / step, "lr": 0.1}, step=step)
+            tracker.image("samples", np.full((8, 8, 3), step, np.uint8), step=step)
+        tracker.artifacts(tmp_path / "grid.txt")
+        tracker.artifacts(tmp_path, "folder")
+
+    assert {path.name for path in workspace.iterdir()} == {".dvc"}
+    monkeypatch.chdir(repository)
+    (run,) = runs(repository, config)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "linear · 700 epochs"
+    assert run.data.params["schedule"] == "linear"
+    assert run.data.params["train.lr"] == "0.0002"
+    assert not any(name.startswith(("sample", "fid", "tracking")) for name in run.data.params)
+    assert run.data.tags["pipeline.key"] == TRAIN
+    assert run.data.tags["device"] == "cpu"
+    assert run.data.tags.get("dvc.exp_name") == ("loamy-vole" if by_environment else None)
+    curve = client(repository).get_metric_history(run.info.run_id, "loss")
+    assert [(point.step, point.value) for point in curve] == [(1, 1.0), (2, 0.5)]
+    folder = repository / "mlartifacts" / run.info.run_id / "artifacts"
+    assert (folder / "grid.txt").read_text() == (folder / "folder/grid.txt").read_text() == "grid"
+    assert len(list(folder.glob("images/samples+step+*.png"))) == 2
+
+
+def test_mlflow_finds_the_store_without_flags(
+    repository: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(config)
+    monkeypatch.chdir(repository)
+    found = MlflowClient(tracking_uri="sqlite:///mlflow.db")  # what `mlflow ui` uses by default, in the root
+    assert found.get_experiment_by_name(config.tracking.experiment) is not None
+
+
+def test_the_commit_is_recorded(
+    repository: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *command], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    monkeypatch.setenv("DVC_ROOT", str(repository))
+    monkeypatch.chdir(tmp_path)
+    train(config)
+    assert runs(repository, config)[0].data.tags["git.commit"] == commit
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_training_that_breaks_off_has_failed(repository: Path, config: Config, error: type[BaseException]) -> None:
+    with pytest.raises(error), tracking.training_run(config, TRAIN) as tracker:
+        tracker.metrics({"loss": 1.0})
+        raise error
+    (run,) = runs(repository, config)
+    assert run.info.status == "FAILED"
+    assert run.data.metrics == {"loss": 1.0}
+
+
+def test_scores_join_the_training_without_touching_its_end(repository: Path, config: Config) -> None:
+    train(config)
+    (before,) = runs(repository, config)
+    score(config, fid=10.0)
+    score(changed(config, "fid", batch_size=7), fid=9.0)  # decides nothing, so the same scores again
+    (after,) = runs(repository, config)
+    assert after.info.status == "FINISHED"
+    assert (after.info.start_time, after.info.end_time) == (before.info.start_time, before.info.end_time)
+    assert after.data.metrics == {"loss": 0.5, "fid": 9.0}
+    assert after.data.params["sample.sampler"] == "ddim"
+    assert after.data.params["fid.batch_size"] == "100"
+
+
+def test_scores_join_the_finished_training_not_a_later_failure(repository: Path, config: Config) -> None:
+    train(config)
+    with pytest.raises(SystemExit), tracking.training_run(config, TRAIN):
+        raise SystemExit(143)
+    score(config, fid=10.0)
+    assert [(run.info.status, "fid" in run.data.metrics) for run in runs(repository, config)] == [
+        ("FAILED", False),
+        ("FINISHED", True),
+    ]
+
+
+def test_other_sampler_settings_get_one_child_run(repository: Path, config: Config) -> None:
+    ancestral = changed(config, "sample", sampler="ddpm", steps=1000)
+    train(config)
+    score(config, fid=10.0)
+    time.sleep(0.002)
+    score(ancestral, fid=8.0)
+    score(ancestral, fid=7.0)
+    score(config, fid=11.0)
+    child, parent = runs(repository, config)
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.data.tags["pipeline.key"] == TRAIN
+    assert child.info.run_name == "linear · 700 epochs · ddpm 1000 steps"
+    assert child.info.status == parent.info.status == "FINISHED"
+    assert (child.data.metrics["fid"], parent.data.metrics["fid"]) == (7.0, 11.0)
+    assert (child.data.params["sample.steps"], parent.data.params["sample.steps"]) == ("1000", "100")
+    assert child.data.params["train.lr"] == parent.data.params["train.lr"]
+
+
+def test_parallel_scores_of_one_training_never_share_a_run(repository: Path, config: Config) -> None:
+    train(config)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda index: score(changed(config, "sample", steps=index + 1), fid=index), range(4)))
+    found = runs(repository, config)
+    assert sorted(run.data.metrics["fid"] for run in found) == [0, 1, 2, 3]
+    assert sum("mlflow.parentRunId" in run.data.tags for run in found) == 3
+
+
+def test_an_unknown_training_gets_a_run_of_its_own(
+    repository: Path, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match="no weights"), tracking.later_stage(config, TRAIN):
+        raise ValueError("no weights")
+    assert "opening a new one" in capsys.readouterr().out
+    (failed,) = runs(repository, config)
+    assert failed.info.status == "FAILED"
+
+    score(config, fid=10.0)
+    assert capsys.readouterr().out == ""
+    (run,) = runs(repository, config)
+    assert run.info.run_id == failed.info.run_id
+    assert run.info.status == "FINISHED"
+    assert run.data.params["epochs"] == "700"
+    assert run.data.params["sample.steps"] == "100"
+
+
+def test_a_failing_store_is_reported_once(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    with tracking.training_run(config, TRAIN) as tracker:
+        tracker.artifacts(Path("no such file"))
+        tracker.metrics({"loss": 1.0})
+        tracker.artifacts(Path("nor this"))
+    assert capsys.readouterr().err.count("warning:") == 1
+
+
+def test_a_refused_server_costs_seconds_and_one_warning(
+    config: Config, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # "discard", where nothing listens
+    start = time.monotonic()
+    with tracking.training_run(config, TRAIN) as tracker:
+        for step in range(100):
+            tracker.metrics({"loss": 1.0}, step=step)
+    assert time.monotonic() - start < 15
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == captured.err.count("warning: MLflow failed") == 1
+
+
+def test_disabled_tracking_does_nothing(tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    off = changed(config, "tracking", enabled=False)
+    with tracking.training_run(off, TRAIN) as tracker, tracking.later_stage(off, TRAIN) as later:
+        for each in (tracker, later):
+            each.metrics({"loss": 1.0})
+            each.image("samples", np.zeros((2, 2, 3), np.uint8), step=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
+    return kept | {"PYTHONPATH": str(ROOT)}
+
+
+def test_four_cold_processes_share_a_new_store(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "x.db.init").write_text("left by a process that was killed")
+    environment["MLFLOW_TRACKING_URI"] = "sqlite:///x.db"  # relative to the main repository
+    processes = []
+    for index in range(4):
+        workspace = tmp_path / f".dvc/tmp/exps/tmp{index}"
+        workspace.mkdir(parents=True)
+        command = [sys.executable, "-c", ONE_RUN, str(index)]
+        processes.append(
+            subprocess.Popen(
+                command, cwd=workspace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+        )
+    assert [process.communicate(timeout=60)[0] for process in processes] == [""] * 4
+
+    store = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'x.db'}")
+    (experiment,) = store.search_experiments(filter_string="name = 'flowers-ddpm'")
+    found = store.search_runs([experiment.experiment_id])
+    assert sorted(run.data.tags["pipeline.key"] for run in found) == ["0", "1", "2", "3"]
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert experiment.artifact_location == (tmp_path / "mlartifacts").as_uri()
+    assert not list(tmp_path.rglob("*.init*"))
+    assert not list(tmp_path.rglob("mlruns"))
+
+
+@pytest.mark.parametrize("module", ["ddpm", "ddpm.tracking", "ddpm.lineage"])
+def test_importing_the_package_is_cheap(module: str, environment: dict[str, str]) -> None:
+    code = f"import {module}, sys; print([name for name in ('mlflow', 'matplotlib', 'torch') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
