@@ -1,0 +1,131 @@
+"""Pictures of the data set: examples, class sizes, original sizes and colours."""
+
+import io
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from ddpm.dataset import PackedImages
+from ddpm.pictures import grid
+
+ROWS, COLUMNS = 20, 8  # of the picture of examples
+THUMBNAIL = 64  # side of an example, pixels
+SWATCH_ROWS = 26  # classes below one another before a new column starts
+NAMED_CLASSES = 60  # up to this many bars have room for a name
+
+
+def save_all(packed: PackedImages, folder: Path) -> None:
+    """Write classes.png, class_counts.png, sizes.png and mean_colour.png, the same bytes for the same images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # A matplotlibrc on this machine must not change the pictures.
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        _save_photographs(_classes(packed), folder / "classes.png")
+        _class_counts(packed).savefig(folder / "class_counts.png")
+        _sizes(packed).savefig(folder / "sizes.png")
+        _mean_colour(packed).savefig(folder / "mean_colour.png")
+
+
+def mean_colours(packed: PackedImages) -> np.ndarray:
+    """Average the pixels of each class: (classes, 3) float64 in [0, 255], white for a class without images."""
+    labels = packed.items["label"].to_numpy()
+    count = len(packed.summary["class_names"])
+    means = np.array([image.mean(axis=(0, 1)) for image in packed.images])
+    totals = np.stack([np.bincount(labels, means[:, channel], count) for channel in range(3)], axis=1)
+    sizes = np.bincount(labels, minlength=count)[:, None]
+    return np.where(sizes > 0, totals / np.maximum(sizes, 1), 255.0)
+
+
+def _classes(packed: PackedImages) -> Figure:
+    """Show the first images of up to 20 classes spread over all, one row each."""
+    labels = packed.items["label"].to_numpy()
+    present = np.unique(labels)
+    shown = present[np.linspace(0, len(present) - 1, min(ROWS, len(present))).round().astype(int)]
+    names = [_short(packed.summary["class_names"][label]) for label in shown]
+    rows = [_thumbnails(packed.images, np.flatnonzero(labels == label)[:COLUMNS]) for label in shown]
+    picture = grid(np.concatenate(rows), COLUMNS)
+    height, width, _ = picture.shape
+    # One pixel of the picture is one pixel of the file; the rest is room for the names.
+    margin, edge, dpi = 24 + 8 * max(map(len, names)), 10, 100
+    figure = Figure(((width + margin + edge) / dpi, (height + 2 * edge) / dpi), dpi=dpi)
+    figure.figimage(picture, margin, edge)
+    for row, name in enumerate(names):
+        middle = edge + height - (row + 0.5) * height / len(names)
+        place = ((margin - 8) / (width + margin + edge), middle / (height + 2 * edge))
+        figure.text(*place, name, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def _thumbnails(images: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Scale the chosen images, and fill the row with white: (COLUMNS, THUMBNAIL, THUMBNAIL, 3) uint8."""
+    row = np.full((COLUMNS, THUMBNAIL, THUMBNAIL, 3), 255, dtype=np.uint8)
+    for place, index in enumerate(chosen):
+        row[place] = np.asarray(Image.fromarray(images[index]).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    return row
+
+
+def _class_counts(packed: PackedImages) -> Figure:
+    names, counts = packed.summary["class_names"], packed.summary["class_counts"]
+    figure, axes = _axes((max(6.0, min(14.0, 2 + 0.3 * len(names))), 4.2))
+    axes.bar(np.arange(len(names)), counts, color="#4c78a8", width=0.8)
+    axes.set_ylabel("images")
+    axes.set_title(f"{sum(counts):,} images in {len(names)} classes")
+    if len(names) <= NAMED_CLASSES:
+        axes.set_xticks(np.arange(len(names)), [_short(name) for name in names], rotation=60, ha="right", fontsize=8)
+    else:
+        axes.set_xlabel("class (0-based label)")
+    return figure
+
+
+def _sizes(packed: PackedImages) -> Figure:
+    sizes = packed.items.groupby(["width", "height"]).size().reset_index(name="count")
+    figure, axes = _axes((6.0, 5.0))
+    area = 12 + 300 * sizes["count"] / sizes["count"].sum()
+    axes.scatter(sizes["width"], sizes["height"], s=area, alpha=0.5, color="#4c78a8", linewidths=0)
+    top = 1.1 * max(sizes["width"].max(), sizes["height"].max())
+    axes.plot([0, top], [0, top], color="0.8", linewidth=1, zorder=0)
+    axes.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="width, pixels", ylabel="height, pixels")
+    axes.set_title("Original sizes, upright" if len(sizes) > 1 else "All originals have one size")
+    return figure
+
+
+def _mean_colour(packed: PackedImages) -> Figure:
+    names, colours = packed.summary["class_names"], mean_colours(packed) / 255
+    columns = -(-len(names) // SWATCH_ROWS)
+    rows = -(-len(names) // columns)
+    figure, axes = _axes((3.2 * columns, 0.7 + 0.24 * rows))
+    for label, (name, colour) in enumerate(zip(names, colours, strict=True)):
+        column, row = divmod(label, rows)
+        axes.add_patch(Rectangle((column, -row - 0.9), 0.28, 0.8, color=tuple(colour)))
+        axes.text(column + 0.32, -row - 0.5, _short(name), va="center", fontsize=8)
+    axes.set(xlim=(0, columns), ylim=(-rows, 0), title="Mean colour of each class")
+    axes.axis("off")
+    return figure
+
+
+def _axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """Make a figure of `size` inches, without pyplot and its global state."""
+    figure = Figure(size, dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _short(name: str, limit: int = 26) -> str:
+    # matplotlib reads $...$ as a formula.
+    return (name if len(name) <= limit else name[: limit - 1] + "…").replace("$", r"\$")
+
+
+def _save_photographs(figure: Figure, path: Path) -> None:
+    """Write a PNG of 256 colours, dithered: a third of the size of full colour, and hard to tell from it."""
+    full_colour = io.BytesIO()
+    figure.savefig(full_colour)
+    picture = Image.open(full_colour).convert("RGB")
+    # One pixel in sixteen settles the palette as well as all of them, and in a thirtieth of the time.
+    few = picture.resize((picture.width // 4, picture.height // 4), Image.Resampling.NEAREST)
+    palette = few.quantize(256, kmeans=1)
+    picture.quantize(256, palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)

@@ -1,0 +1,136 @@
+"""From image files to the packed array: upright, RGB, cropped to the central square, scaled down."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps
+
+from ddpm.dataset import PackedImages
+from ddpm.errors import InputError
+from ddpm.progress import progress_bar
+from ddpm.sources import Item, Source
+
+ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 swap width and height
+GAP = 3  # large images are first reduced by averaging whole blocks, to no less than this multiple of the result
+CHUNK = 16  # images that travel to a worker together
+
+
+class Prepared(NamedTuple):
+    """One image, ready to be packed; the fields before `pixels` are a row of `PackedImages.items`."""
+
+    id: str
+    label: int
+    width: int
+    height: int
+    pixels: np.ndarray
+
+
+def pack(source: Source, image_size: int, workers: int | None = None) -> PackedImages:
+    """Preprocess all images of a source; the result is the same for any number of worker processes.
+
+    Args:
+        source: where the images come from.
+        image_size: side of the square results, pixels.
+        workers: number of processes; None for one per usable core.
+
+    Raises:
+        InputError: the source has no images, or one of them cannot be read.
+    """
+    count = len(source)
+    if not count:
+        raise InputError("data: the source has no images; check data.path, data.splits and data.synthetic.count")
+    images = np.empty((count, image_size, image_size, 3), dtype=np.uint8)
+    rows = []
+    prepared = _prepare_all(source, image_size, workers or _usable_cores())
+    with progress_bar(count, "preprocess") as bar:
+        for row, image in enumerate(prepared):
+            images[row] = image.pixels
+            rows.append(image[:4])
+            bar.update()
+    items = pd.DataFrame(rows, columns=list(Prepared._fields[:4]))
+    names = source.class_names()
+    summary = {
+        "source": source.name,
+        "image_size": image_size,
+        "count": count,
+        "class_names": names,
+        "class_counts": np.bincount(items["label"], minlength=len(names)).tolist(),
+    }
+    return PackedImages(images, items, summary)
+
+
+def prepare(source: Source, image_size: int, item: Item) -> Prepared:
+    """Open one image and make it square; width and height are those of the upright original, in pixels.
+
+    Raises:
+        InputError: it cannot be read as an image.
+    """
+    try:
+        with source.open(item) as image:
+            width, height = image.size
+            if image.getexif().get(ORIENTATION, 1) >= 5:
+                width, height = height, width
+            # A JPEG that is much larger than needed is decoded at 1/2, 1/4 or 1/8 of its size, which is far faster.
+            image.draft(None, (GAP * image_size, GAP * image_size))
+            square = to_square(image, image_size)
+    except InputError:
+        raise
+    except Exception as error:  # PIL's decoders raise a dozen unrelated types on damaged files
+        raise InputError(
+            f"data.source {source.name}: {item.id} cannot be read as an image ({error}); repair or remove it"
+        ) from None
+    return Prepared(item.id, item.label, width, height, np.asarray(square))
+
+
+def to_square(image: Image.Image, image_size: int) -> Image.Image:
+    """Turn upright, crop the central square, convert to RGB and scale to `image_size` pixels."""
+    upright = ImageOps.exif_transpose(image)
+    width, height = upright.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    square = to_rgb(upright.crop((left, top, left + side, top + side)))
+    return square.resize((image_size, image_size), Image.Resampling.LANCZOS, reducing_gap=GAP)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to RGB: transparency over white, 16-bit grey scaled to 8 bits.
+
+    Raises:
+        ValueError: the pixels are floating point numbers, whose range no file states.
+    """
+    if image.mode == "F":
+        raise ValueError("floating point pixels have no agreed range; save the image with 8 or 16 bits per channel")
+    if image.mode.startswith("I"):  # PIL's own conversion clips 16 bits instead of scaling them
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _prepare_all(source: Source, image_size: int, workers: int) -> Iterator[Prepared]:
+    """Prepare all items in worker processes, and yield them in the order of the source."""
+    # fork starts at once and is safe here, where no library's threads are at work; elsewhere only spawn is.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with context.Pool(workers, initializer=_leave_group) as pool:
+        yield from pool.imap(partial(prepare, source, image_size), source.items(), chunksize=CHUNK)
+
+
+def _leave_group() -> None:
+    """Let Ctrl-C, or a signal to the whole group, reach only the parent, which then ends its workers in good order.
+
+    A worker that a signal ends while it holds the lock of the queue would leave the parent waiting for ever.
+    """
+    os.setpgrp()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's handler, inherited, is not for workers
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

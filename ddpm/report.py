@@ -1,0 +1,32 @@
+"""The FID report: Markdown that reads well on a git host."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import jinja2
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+EXTRACTOR_NOTES = {
+    "inception": "The features are those of `pytorch-fid`: the scores can be compared with published ones that use the "
+    "same images, resolution and number of samples.",
+    "efficientnet_lite0": "The features are **not** those of the Inception network: these scores compare runs of this "
+    "project with each other and **cannot be compared with any published FID**.",
+}
+
+
+def render(context: Mapping[str, object]) -> str:
+    """Fill in the template of reports/fid.md.
+
+    Raises:
+        jinja2.UndefinedError: the context lacks something; a fault of the program.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    return environment.get_template("fid.md.j2").render(context, extractor_notes=EXTRACTOR_NOTES)

@@ -1,0 +1,117 @@
+"""Oxford Flowers-102 (Nilsback & Zisserman 2008): 8,189 photographs in 102 classes, as one tar archive."""
+
+import io
+import json
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+
+from ddpm import downloads
+from ddpm.downloads import Remote
+from ddpm.errors import InputError
+from ddpm.sources import Item
+
+ARCHIVE, LABELS, SPLITS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
+SPLIT_KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}  # names inside setid.mat
+
+
+@dataclass(frozen=True)
+class Flowers102:
+    """The official files, untouched in `raw`; images are read out of the archive in its own order.
+
+    The archive is never unpacked: DVC takes seconds for thousands of small files at every command, and none for one
+    large file.
+    """
+
+    raw: Path
+    splits: tuple[str, ...]
+    name: ClassVar[str] = "flowers102"
+
+    def remote_files(self) -> list[Remote]:
+        """List the three files, with the addresses and checksums that torchvision publishes."""
+        # Imported here because it takes seconds, and preprocessing needs none of it.
+        from torchvision.datasets import Flowers102 as Official
+
+        files = dict(Official._file_dict.values())
+        return [
+            Remote(name, Official._download_url_prefix + name, "md5", files[name]) for name in (ARCHIVE, LABELS, SPLITS)
+        ]
+
+    def fetch(self) -> None:
+        """Download the archive, labels and splits (345 MB) unless the store of downloads has them."""
+        files = self.remote_files()
+        downloads.place(files, self.raw)
+        content = {"source": self.name, "files": {remote.name: remote.digest for remote in files}}
+        text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+        (self.raw / "source.json").write_text(text, encoding="utf-8")
+
+    def __len__(self) -> int:
+        """Count the images of the chosen splits."""
+        return len(self._labels())
+
+    def class_names(self) -> list[str]:
+        """Name the 102 flowers."""
+        return list(CLASS_NAMES)
+
+    def items(self) -> Iterator[Item]:
+        """Yield JPEG bytes for each image of the chosen splits, in the order of the archive."""
+        labels = self._labels()
+        try:
+            with tarfile.open(self.raw / ARCHIVE, "r|gz") as archive:
+                for member in archive:
+                    number = re.search(r"image_(\d+)\.jpg$", member.name)
+                    stream = archive.extractfile(member)
+                    if number and stream and int(number[1]) in labels:
+                        yield Item(f"image_{number[1]}", labels.pop(int(number[1])), stream.read())
+        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+            raise self._damaged(ARCHIVE, str(error)) from None
+        if labels:
+            raise self._damaged(ARCHIVE, f"{len(labels)} images are missing, the first is number {min(labels)}")
+
+    def open(self, item: Item) -> Image.Image:
+        """Open JPEG bytes."""
+        return Image.open(io.BytesIO(item.payload))
+
+    def _labels(self) -> dict[int, int]:
+        """Map the number of each image in the chosen splits to its 0-based class."""
+        labels = self._read(LABELS)["labels"].ravel().astype(int) - 1
+        splits = self._read(SPLITS)
+        numbers = np.concatenate([splits[SPLIT_KEYS[split]].ravel() for split in self.splits]).astype(int)
+        return {int(number): int(labels[number - 1]) for number in sorted(numbers)}
+
+    def _read(self, name: str) -> dict[str, np.ndarray]:
+        from scipy.io import loadmat
+
+        try:
+            return loadmat(self.raw / name)
+        except Exception as error:  # SciPy raises half a dozen unrelated types on damaged files
+            raise self._damaged(name, str(error)) from None
+
+    def _damaged(self, name: str, reason: str) -> InputError:
+        return InputError(f"{self.raw / name}: cannot be read ({reason}); run `dvc repro --force download`")
+
+
+CLASS_NAMES = (
+    "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold", "tiger lily",
+    "moon orchid", "bird of paradise", "monkshood", "globe thistle", "snapdragon", "colt's foot", "king protea",
+    "spear thistle", "yellow iris", "globe-flower", "purple coneflower", "peruvian lily", "balloon flower",
+    "giant white arum lily", "fire lily", "pincushion flower", "fritillary", "red ginger", "grape hyacinth",
+    "corn poppy", "prince of wales feathers", "stemless gentian", "artichoke", "sweet william", "carnation",
+    "garden phlox", "love in the mist", "mexican aster", "alpine sea holly", "ruby-lipped cattleya", "cape flower",
+    "great masterwort", "siam tulip", "lenten rose", "barbeton daisy", "daffodil", "sword lily", "poinsettia",
+    "bolero deep blue", "wallflower", "marigold", "buttercup", "oxeye daisy", "common dandelion", "petunia",
+    "wild pansy", "primula", "sunflower", "pelargonium", "bishop of llandaff", "gaura", "geranium", "orange dahlia",
+    "pink-yellow dahlia", "cautleya spicata", "japanese anemone", "black-eyed susan", "silverbush",
+    "californian poppy", "osteospermum", "spring crocus", "bearded iris", "windflower", "tree poppy", "gazania",
+    "azalea", "water lily", "rose", "thorn apple", "morning glory", "passion flower", "lotus", "toad lily",
+    "anthurium", "frangipani", "clematis", "hibiscus", "columbine", "desert-rose", "tree mallow", "magnolia",
+    "cyclamen", "watercress", "canna lily", "hippeastrum", "bee balm", "ball moss", "foxglove", "bougainvillea",
+    "camellia", "mallow", "mexican petunia", "bromelia", "blanket flower", "trumpet creeper", "blackberry lily",
+)  # fmt: skip

@@ -1,0 +1,136 @@
+"""Your own images: any folder, flat or with one sub-folder per class; the files stay where they are."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from ddpm.downloads import Remote, checksum
+from ddpm.errors import InputError
+from ddpm.progress import progress_bar
+from ddpm.sources import Item
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+FLAT_CLASS = "images"  # class of the images that lie in the folder itself
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Images below `path`; `raw` holds a manifest with their checksums instead of a copy.
+
+    id: path relative to the folder, with / between its parts.
+    class: the first sub-folder, however deep the image lies.
+    """
+
+    raw: Path
+    path: Path
+    name: ClassVar[str] = "folder"
+
+    def remote_files(self) -> list[Remote]:
+        """Name nothing: the images are here already."""
+        return []
+
+    def fetch(self) -> None:
+        """Write the manifest: id, label, bytes and sha256 of every image."""
+        ids = self._find()
+        classes = _classes(ids)
+        self.raw.mkdir(parents=True, exist_ok=True)
+        with (
+            self._manifest.open("w", encoding="utf-8", newline="") as stream,
+            progress_bar(len(ids), "checksums") as bar,
+        ):
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["id", "label", "bytes", "sha256"])
+            for name in ids:
+                file = self.path / name
+                try:
+                    size, sha256 = file.stat().st_size, checksum(file, "sha256")
+                except OSError as error:
+                    raise InputError(f"{file}: cannot be read ({error.strerror}); repair or remove it") from None
+                writer.writerow([name, classes.index(_class_of(name)), size, sha256])
+                bar.update()
+        content = {"source": self.name, "count": len(ids), "classes": classes}
+        text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+        (self.raw / "source.json").write_text(text, encoding="utf-8")
+
+    def __len__(self) -> int:
+        """Count the images of the manifest."""
+        return len(self._rows())
+
+    def class_names(self) -> list[str]:
+        """Name the sub-folders in alphabetical order."""
+        return _classes([row["id"] for row in self._rows()])
+
+    def items(self) -> Iterator[Item]:
+        """Yield the images of the manifest in order of their ids; payload is the sha256."""
+        rows = self._rows()
+        if changed := {row["id"] for row in rows} ^ set(self._find()):
+            raise self._changed(self.path / min(changed))
+        for row in rows:
+            yield Item(row["id"], int(row["label"]), row["sha256"])
+
+    def open(self, item: Item) -> Image.Image:
+        """Open an image file after checking that it is the one in the manifest."""
+        file = self.path / item.id
+        try:
+            content = file.read_bytes()
+        except OSError:
+            raise self._changed(file) from None
+        if hashlib.sha256(content).hexdigest() != item.payload:
+            raise self._changed(file)
+        return Image.open(io.BytesIO(content))
+
+    @property
+    def _manifest(self) -> Path:
+        return self.raw / "manifest.csv"
+
+    def _rows(self) -> list[dict[str, Any]]:
+        try:
+            with self._manifest.open(encoding="utf-8", newline="") as stream:
+                return list(csv.DictReader(stream))
+        except FileNotFoundError:
+            raise InputError(f"{self._manifest}: no such file; run `dvc repro --force download`") from None
+
+    def _find(self) -> list[str]:
+        """List the ids of all images below the folder, sorted by code point so that no locale changes the order."""
+        if not self.path.is_dir():
+            raise InputError(f"data.path: {self.path} is no folder; name the folder that holds your images")
+        ids = []
+        # Links are followed: data sets are often put together from links to folders elsewhere.
+        for parent, folders, files in os.walk(self.path, followlinks=True):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            ids += [
+                (Path(parent) / name).relative_to(self.path).as_posix()
+                for name in files
+                if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+            ]
+        if not ids:
+            raise InputError(
+                f"data.path: {self.path} holds no image; put files there that end in {' '.join(EXTENSIONS)}"
+            )
+        for name in ids:
+            # Control characters and bytes that are not UTF-8 would not survive a CSV file.
+            if any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in name):
+                raise InputError(
+                    f"data.path: {self.path} holds {name!a}; rename it without control characters, in UTF-8"
+                )
+        return sorted(ids)
+
+    def _changed(self, file: Path) -> InputError:
+        return InputError(f"{file}: changed since `download`; run `dvc repro --force download`")
+
+
+def _class_of(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    return parts[0] if len(parts) > 1 else FLAT_CLASS
+
+
+def _classes(ids: list[str]) -> list[str]:
+    return sorted({_class_of(name) for name in ids})

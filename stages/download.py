@@ -1,0 +1,19 @@
+"""Stage `download`: the images and the feature extractor's weights; the only stage that may use the network."""
+
+from ddpm import downloads, sources, weights
+from ddpm.config import Config
+from ddpm.paths import RAW, WEIGHTS
+from stages import run
+
+
+def main(config: Config) -> None:
+    """Write data/raw and data/weights."""
+    source = sources.make(config.data, RAW)
+    # All at once, so that without a network one sentence names every file to bring.
+    downloads.ensure([*weights.remote_files(config.fid), *source.remote_files()])
+    weights.fetch(config.fid, WEIGHTS)
+    source.fetch()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,41 @@
+"""Score the samples against the real images."""
+
+import json
+
+import numpy as np
+
+from ddpm.config import Config
+from ddpm.devices import choose_device
+from ddpm.features import extract, load_extractor, weights_file
+from ddpm.paths import REFERENCE, REPORTS, SAMPLES
+from ddpm.scores import fid, kid
+from stages import run
+
+
+def main(config: Config) -> None:
+    """Read data/samples/, data/reference/ and data/weights/; write reports/fid.json."""
+    extractor = config.fid.extractor
+    device = choose_device(config.device)
+    network = load_extractor(extractor, weights_file(extractor), device)
+    samples = np.load(SAMPLES / "samples.npy", mmap_mode="r")
+    fake = extract(samples, network, config.fid.batch_size)
+    real = np.load(REFERENCE / "features.npy")
+    reference = json.loads((REFERENCE / "reference.json").read_text(encoding="utf-8"))
+    kid_mean, kid_error = kid(real, fake)
+    # Only the Inception scores go by the plain names, so that no table ever mixes them with another network's.
+    suffix = "" if extractor == "inception" else f"_{extractor}"
+    scores = {
+        f"fid{suffix}": fid(real, fake),
+        f"kid{suffix}": kid_mean,
+        f"kid_error{suffix}": kid_error,
+        "extractor": extractor,
+        "weights_sha256": reference["weights_sha256"],
+        "samples": len(fake),
+        "reference_images": len(real),
+    }
+    (REPORTS / "fid.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    print(f"FID {scores[f'fid{suffix}']:.2f} ({extractor} features, {len(fake)} samples against {len(real)} images)")
+
+
+if __name__ == "__main__":
+    run(main)

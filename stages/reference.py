@@ -1,0 +1,35 @@
+"""Features of the real images, computed once for all experiments with the same images and extractor."""
+
+import hashlib
+import json
+
+import numpy as np
+
+from ddpm.config import Config
+from ddpm.dataset import load_packed
+from ddpm.devices import choose_device
+from ddpm.features import extract, load_extractor, weights_file
+from ddpm.paths import PROCESSED, REFERENCE
+from stages import run
+
+
+def main(config: Config) -> None:
+    """Write data/reference/features.npy, (N, D) float32 in the order of the packed images, and reference.json."""
+    images = load_packed(PROCESSED).images
+    weights = weights_file(config.fid.extractor)
+    extractor = load_extractor(config.fid.extractor, weights, choose_device(config.device))
+    features = extract(images, extractor, config.fid.batch_size)
+
+    REFERENCE.mkdir(parents=True, exist_ok=True)
+    np.save(REFERENCE / "features.npy", features)
+    about = {
+        "extractor": config.fid.extractor,
+        "n": features.shape[0],
+        "dims": features.shape[1],
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+    }
+    (REFERENCE / "reference.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run(main)

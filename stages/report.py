@@ -1,0 +1,47 @@
+"""Write the report, and add scores, pictures and report to the training's MLflow run."""
+
+import json
+
+import pandas as pd
+
+from ddpm.config import Config
+from ddpm.dataset import load_packed
+from ddpm.paths import MODELS, PROCESSED, REPORTS
+from ddpm.plots import save_curves, save_forward_process
+from ddpm.report import render
+from ddpm.tracking import later_stage
+from stages import run
+
+
+def main(config: Config) -> None:
+    """Read models/, data/processed/ and what the other stages left in reports/; write fid.md and its pictures."""
+    model = json.loads((MODELS / "config.json").read_text(encoding="utf-8"))
+    scores = json.loads((REPORTS / "fid.json").read_text(encoding="utf-8"))
+    train = pd.read_csv(REPORTS / "curves" / "train.csv")
+    heldout = pd.read_csv(REPORTS / "curves" / "heldout.csv")
+    save_curves(train, heldout, REPORTS / "pictures" / "curves.png")
+    photograph = load_packed(PROCESSED).images[0]
+    save_forward_process(photograph, model["diffusion"]["timesteps"], REPORTS / "pictures" / "forward.png")
+    page = render(
+        {
+            "model": model,
+            "training": model["training"],
+            "scores": scores,
+            "sample": config.sample,
+            "seed": config.seed,
+            "last": {"train": train["loss"].iloc[-1], "heldout": heldout["loss"].iloc[-1] if len(heldout) else None},
+        }
+    )
+    (REPORTS / "fid.md").write_text(page, encoding="utf-8")
+
+    with later_stage(config, model["training"]["key"]) as tracker:
+        tracker.metrics({name: value for name, value in scores.items() if not isinstance(value, str)})
+        tracker.tags({"extractor": scores["extractor"]})
+        for name in ("fid.md", "samples", "pictures", "data"):
+            path = REPORTS / name
+            tracker.artifacts(path, "report" if path.is_file() else f"report/{name}")
+    print(f"The report is in {REPORTS / 'fid.md'}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,281 @@
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm import data_plots
+from ddpm.errors import InputError
+from ddpm.preprocess import pack, prepare, to_rgb, to_square
+from ddpm.sources import Item
+from ddpm.sources.folder import Folder
+from ddpm.sources.synthetic import Synthetic
+from stages import preprocess as stage
+
+RNG = np.random.default_rng(0)
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+class Memory:
+    """A source of encoded images in memory."""
+
+    name = "memory"
+
+    def __init__(self, *encoded):
+        self.encoded = encoded
+
+    def __len__(self):
+        return len(self.encoded)
+
+    def class_names(self):
+        return ["all"]
+
+    def items(self):
+        for index, content in enumerate(self.encoded):
+            yield Item(f"image {index}", 0, content)
+
+    def open(self, item):
+        return Image.open(io.BytesIO(item.payload))
+
+
+def encode(image, kind="PNG", **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def prepared(content, image_size=8):
+    source = Memory(content)
+    return prepare(source, image_size, next(source.items()))
+
+
+def gradient(width, height):
+    """Red rises to the right, green rises downwards."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 0] = np.linspace(0, 255, width)
+    pixels[..., 1] = np.linspace(0, 255, height)[:, None]
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_comes_out_upright(orientation):
+    upright = gradient(48, 32)
+    undo = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    stored = upright if undo is None else upright.transpose(undo)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    result = prepared(encode(stored, exif=exif), 16)
+    assert (result.width, result.height) == (48, 32)
+    assert np.array_equal(result.pixels, prepared(encode(upright), 16).pixels)
+    assert result.pixels[0, -1, 0] > result.pixels[0, 0, 0] + 100
+    assert result.pixels[-1, 0, 1] > result.pixels[0, 0, 1] + 200
+
+
+@pytest.mark.parametrize(("size", "box"), [((14, 8), (3, 0)), ((8, 14), (0, 3)), ((13, 8), (2, 0)), ((8, 8), (0, 0))])
+def test_the_central_square_is_kept_exactly(size, box):
+    pixels = RNG.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    left, top = box
+    expected = pixels[top : top + 8, left : left + 8]
+    assert np.array_equal(np.asarray(to_square(Image.fromarray(pixels), 8)), expected)
+
+
+def test_scaling_down_averages_instead_of_skipping_pixels():
+    checks = np.indices((64, 64)).sum(axis=0) % 2 * np.uint8(255)
+    small = np.asarray(to_square(Image.fromarray(checks.astype(np.uint8)), 8))
+    assert np.abs(small.astype(int) - 127).max() <= 3
+
+
+def test_reduced_decoding_of_a_large_jpeg_is_close_to_full_decoding():
+    smooth = Image.fromarray(RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)).resize(
+        (900, 600), Image.Resampling.BICUBIC
+    )
+    content = encode(smooth, "JPEG", quality=95)
+    result = prepared(content, 16)
+    full = np.asarray(to_square(Image.open(io.BytesIO(content)), 16))
+    assert (result.width, result.height) == (900, 600)
+    assert np.abs(result.pixels.astype(int) - full).mean() < 2
+
+
+def test_transparency_becomes_white():
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    half = Image.new("RGBA", (8, 8), (255, 0, 0, 128))
+    assert to_rgb(clear).getpixel((0, 0)) == WHITE
+    assert to_rgb(half).getpixel((0, 0)) == pytest.approx((255, 127, 127), abs=1)
+    assert to_rgb(Image.new("LA", (8, 8), (0, 0))).getpixel((0, 0)) == WHITE
+    palette = Image.new("P", (8, 8), 1)
+    palette.putpalette([*BLUE, *GREEN])
+    assert prepared(encode(palette)).pixels[0, 0].tolist() == list(GREEN)
+    assert prepared(encode(palette, transparency=1)).pixels[0, 0].tolist() == list(WHITE)
+    assert prepared(encode(palette, "GIF")).pixels[0, 0].tolist() == list(GREEN)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_not_clipped(kind):
+    grey = Image.fromarray(np.full((8, 8), 0x8000, np.uint16))
+    assert prepared(encode(grey, kind)).pixels[0, 0].tolist() == [128, 128, 128]
+
+
+def test_grey_cmyk_and_bilevel_become_rgb():
+    assert prepared(encode(Image.new("L", (8, 8), 77))).pixels[0, 0].tolist() == [77, 77, 77]
+    assert prepared(encode(Image.new("1", (8, 8), 1))).pixels[0, 0].tolist() == list(WHITE)
+    cyan = prepared(encode(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG")).pixels[0, 0]
+    assert cyan.tolist() == pytest.approx([0, 255, 255], abs=4)
+
+
+def test_floating_point_pixels_are_refused():
+    content = encode(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF")
+    with pytest.raises(InputError, match=r"image 0 cannot be read .*8 or 16 bits"):
+        prepared(content)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 2)])
+def test_tiny_and_thin_images_work(size):
+    result = prepared(encode(Image.new("RGB", size, RED)))
+    assert (result.width, result.height) == size
+    assert (result.pixels == RED).all()
+
+
+def test_damaged_files_are_named():
+    good = encode(gradient(200, 200), "JPEG")
+    for bad in (b"", b"no image at all", good[: len(good) // 2], encode(gradient(99, 99))[:200]):
+        with pytest.raises(
+            InputError, match=r"data\.source memory: image 1 cannot be read as an image .*repair or remove"
+        ):
+            pack(Memory(good, bad), 8, workers=1)
+
+
+def test_no_images_is_an_error():
+    with pytest.raises(InputError, match="no images"):
+        pack(Memory(), 8)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """40 random images of many sizes in three classes."""
+    for index in range(40):
+        width, height = RNG.integers(5, 90, 2)
+        path = tmp_path / "photos" / f"class {index % 3}" / f"{index:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+    source = Folder(tmp_path / "raw", tmp_path / "photos")
+    source.fetch()
+    return source
+
+
+def saved(packed, folder: Path) -> dict[str, bytes]:
+    packed.save(folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_bytes_do_not_depend_on_the_workers_or_the_run(photos, tmp_path):
+    one = saved(pack(photos, 16, workers=1), tmp_path / "one")
+    assert saved(pack(photos, 16, workers=1), tmp_path / "again") == one
+    assert saved(pack(photos, 16, workers=2), tmp_path / "two") == one
+
+
+def test_rows_labels_and_summary_belong_together(photos):
+    packed = pack(photos, 16, workers=2)
+    items = list(photos.items())
+    assert packed.items["id"].tolist() == [item.id for item in items]
+    assert packed.items["label"].tolist() == [item.label for item in items]
+    assert np.array_equal(packed.images[7], prepare(photos, 16, items[7]).pixels)
+    assert packed.summary == {
+        "source": "folder",
+        "image_size": 16,
+        "count": 40,
+        "class_names": ["class 0", "class 1", "class 2"],
+        "class_counts": [14, 13, 13],
+    }
+
+
+def test_errors_in_the_source_itself_reach_the_caller(photos):
+    (photos.path / "class 0" / "00.png").unlink()
+    with pytest.raises(InputError, match=r"00\.png: changed since"):
+        pack(photos, 16, workers=2)
+
+
+def test_stage_writes_the_same_pictures_twice_and_they_are_small(params, tmp_path, monkeypatch):
+    from ddpm.config import parse_config
+
+    params["data"] |= {"source": "synthetic", "image_size": 16, "synthetic": {"count": 20, "classes": 6, "seed": 0}}
+    config = parse_config(params)
+    runs = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        stage.main(config)
+        runs.append({str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()})
+    assert runs[0] == runs[1]
+    pictures = [name for name in runs[0] if name.startswith("reports/data/")]
+    assert sorted(Path(name).name for name in pictures) == [
+        "class_counts.png",
+        "classes.png",
+        "mean_colour.png",
+        "sizes.png",
+    ]
+    assert max(len(runs[0][name]) for name in pictures) < 600_000
+
+
+def test_mean_colours_average_each_class_and_leave_empty_ones_white(tmp_path):
+    packed = pack(Memory(encode(Image.new("RGB", (8, 8), RED)), encode(Image.new("RGB", (8, 8), BLUE))), 8)
+    packed.summary["class_names"].append("$empty$")
+    packed.summary["class_counts"].append(0)
+    assert data_plots.mean_colours(packed).tolist() == [[127.5, 0, 127.5], [255, 255, 255]]
+    data_plots.save_all(packed, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_workers_without_a_traceback(number, tmp_path):
+    code = """
+import signal, sys, time
+from ddpm.preprocess import pack
+from ddpm.sources.synthetic import Synthetic
+
+class Slow(Synthetic):
+    def open(self, item):
+        print("busy", flush=True)
+        time.sleep(0.2)
+        return super().open(item)
+
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+try:
+    pack(Slow(None, 10_000, 2, 0), 8, workers=2)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline().startswith("busy")
+    os.killpg(process.pid, number)
+    started = time.monotonic()
+    _, errors = process.communicate(timeout=10)  # ends only when the workers have closed the pipes too
+    assert time.monotonic() - started < 5
+    assert process.returncode == 128 + number
+    assert "Traceback" not in errors
+    assert "Process" not in errors
+
+
+def test_painted_pictures_need_no_file_at_all():
+    packed = pack(Synthetic(None, 5, 2, 0), 32)
+    assert packed.images.shape == (5, 32, 32, 3)
+    assert set(packed.items["width"]) == {128}

@@ -1,0 +1,186 @@
+"""The folder of images and the painted flowers; Flowers-102 is in test_download.py."""
+
+import hashlib
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm import sources
+from ddpm.config import parse_config
+from ddpm.errors import InputError
+from ddpm.sources.folder import EXTENSIONS, Folder
+from ddpm.sources.painting import FORMS, PALETTES, kind, paint
+from ddpm.sources.synthetic import Synthetic
+
+
+def picture(path, colour=(200, 30, 60), size=(12, 10)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes, one image nested deeper, an upper-case extension, and things to pass over."""
+    root = tmp_path / "photos"
+    picture(root / "tulip" / "b.png", (1, 2, 3))
+    picture(root / "tulip" / "A.JPG")
+    picture(root / "rose" / "garden" / "c.webp")
+    picture(root / "rose" / ".hidden.png")
+    picture(root / ".cache" / "d.png")
+    (root / "rose" / "notes.txt").write_text("no image")
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path, photos):
+    source = Folder(tmp_path / "raw", photos)
+    source.fetch()
+    return source
+
+
+def test_importing_the_sources_imports_neither_torch_nor_matplotlib():
+    code = (
+        "import sys, ddpm.preprocess, ddpm.sources.flowers102, ddpm.sources.folder, ddpm.sources.synthetic; "
+        "print([name for name in ('torch', 'torchvision', 'matplotlib') if name in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_the_parameter_chooses_the_source_and_every_source_travels_to_a_worker(params, tmp_path):
+    params["data"]["path"] = "photos"
+    for name in ("flowers102", "folder", "synthetic"):
+        params["data"]["source"] = name
+        source = sources.make(parse_config(params).data, tmp_path)
+        assert source.name == name
+        assert pickle.loads(pickle.dumps(source)) == source
+
+
+def test_folder_takes_the_first_sub_folder_as_class_and_sorts_by_path(folder):
+    assert folder.class_names() == ["rose", "tulip"]
+    assert [(item.id, item.label) for item in folder.items()] == [
+        ("rose/garden/c.webp", 0),
+        ("tulip/A.JPG", 1),
+        ("tulip/b.png", 1),
+    ]
+    assert len(folder) == 3
+    assert folder.open(list(folder.items())[2]).getpixel((0, 0)) == (1, 2, 3)
+
+
+def test_manifest_states_bytes_and_checksums_and_nothing_of_this_machine(folder, photos):
+    content = (photos / "tulip" / "b.png").read_bytes()
+    lines = (folder.raw / "manifest.csv").read_text().splitlines()
+    assert lines[0] == "id,label,bytes,sha256"
+    assert lines[3] == f"tulip/b.png,1,{len(content)},{hashlib.sha256(content).hexdigest()}"
+    assert json.loads((folder.raw / "source.json").read_text())["count"] == 3
+    written = {path.name: path.read_bytes() for path in folder.raw.iterdir()}
+    assert not any(str(photos.parent).encode() in content for content in written.values())
+    folder.fetch()
+    assert {path.name: path.read_bytes() for path in folder.raw.iterdir()} == written
+
+
+def test_flat_folder_is_one_class_and_numbered_folders_keep_their_names(tmp_path):
+    for name in EXTENSIONS:
+        picture(tmp_path / "flat" / f"x{name}")
+    flat = Folder(tmp_path / "raw", tmp_path / "flat")
+    flat.fetch()
+    assert flat.class_names() == ["images"]
+    assert len(flat) == len(EXTENSIONS)
+    for number in ("002", "001", "010"):
+        picture(tmp_path / "numbered" / number / "y.png")
+    numbered = Folder(tmp_path / "raw", tmp_path / "numbered")
+    numbered.fetch()
+    assert numbered.class_names() == ["001", "002", "010"]
+
+
+def test_names_with_commas_quotes_and_accents_survive_the_manifest(tmp_path):
+    names = ["a,b.png", 'say "hi".png', "été 花.png"]
+    for name in names:
+        picture(tmp_path / "photos" / name)
+    source = Folder(tmp_path / "raw", tmp_path / "photos")
+    source.fetch()
+    assert [item.id for item in source.items()] == sorted(names)
+
+
+def test_changed_added_and_removed_images_are_refused_with_the_remedy(folder, photos):
+    remedy = "changed since `download`; run `dvc repro --force download`"
+    items = list(folder.items())
+    picture(photos / "tulip" / "b.png", (9, 9, 9))
+    with pytest.raises(InputError, match=f"b.png: {remedy}"):
+        folder.open(items[2])
+    extra = picture(photos / "lily" / "new.png")
+    with pytest.raises(InputError, match=f"new.png: {remedy}"):
+        next(folder.items())
+    extra.unlink()
+    (photos / "tulip" / "A.JPG").unlink()
+    with pytest.raises(InputError, match=f"A.JPG: {remedy}"):
+        next(folder.items())
+    with pytest.raises(InputError, match=f"A.JPG: {remedy}"):
+        folder.open(items[1])
+
+
+def test_missing_and_empty_folders_name_the_parameter(tmp_path):
+    with pytest.raises(InputError, match=r"data\.path: .*nowhere is no folder"):
+        Folder(tmp_path / "raw", tmp_path / "nowhere").fetch()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"data\.path: .*empty holds no image"):
+        Folder(tmp_path / "raw", tmp_path / "empty").fetch()
+    with pytest.raises(InputError, match=r"manifest\.csv: no such file; run `dvc repro --force download`"):
+        len(Folder(tmp_path / "none", tmp_path / "empty"))
+
+
+def test_undecodable_file_name_is_refused(tmp_path):
+    picture(tmp_path / "photos" / "line\nbreak.png")
+    with pytest.raises(InputError, match=r"line\\nbreak.*rename"):
+        Folder(tmp_path / "raw", tmp_path / "photos").fetch()
+
+
+def test_a_relative_path_starts_at_the_main_repository(params, tmp_path, monkeypatch):
+    workspace = tmp_path / ".dvc" / "tmp" / "exps" / "tmp123"
+    workspace.mkdir(parents=True)
+    picture(tmp_path / "photos" / "a.png")
+    monkeypatch.chdir(workspace)
+    params["data"] |= {"source": "folder", "path": "photos"}
+    source = sources.make(parse_config(params).data, workspace / "raw")
+    source.fetch()
+    assert len(source) == 1
+
+
+def test_painted_pictures_follow_from_seed_and_index_alone():
+    once = np.asarray(paint(3, 5, 1))
+    paint(0, 0, 0)
+    assert once.shape == (128, 128, 3)
+    assert np.array_equal(once, np.asarray(paint(3, 5, 1)))
+    for other in ((4, 5, 1), (3, 6, 1), (3, 5, 2)):
+        assert not np.array_equal(once, np.asarray(paint(*other)))
+
+
+def test_synthetic_items_take_turns_and_do_not_depend_on_the_count(tmp_path):
+    source = Synthetic(tmp_path, 7, 3, 0)
+    items = list(source.items())
+    assert [item.label for item in items] == [0, 1, 2, 0, 1, 2, 0]
+    assert len(source) == len({item.id for item in items}) == 7
+    assert items == list(Synthetic(tmp_path, 100, 3, 0).items())[:7]
+
+
+def test_all_102_painted_kinds_differ():
+    names = Synthetic(None, 1, 102, 0).class_names()
+    assert len(set(names)) == 102
+    assert names[0] == "pink primrose"
+    assert len(FORMS) * len(PALETTES) >= 102
+    assert {kind(label) for label in range(104)} == {(form, palette) for form in FORMS for palette in PALETTES}
+
+
+def test_pictures_of_one_kind_share_their_colour():
+    """A classifier, and so a score, can tell the kinds apart: the petals' hue separates them."""
+    means = {
+        label: np.mean([np.asarray(paint(0, index, label), float).mean((0, 1)) for index in range(6)], axis=0)
+        for label in (3, 6)
+    }
+    red, blue = means[3], means[6]
+    assert red[0] - red[2] > blue[0] - blue[2] + 20
