@@ -63,7 +63,7 @@ def save_forward_process(image: np.ndarray, timesteps: int, path: Path, frames: 
             axis.spines[:].set_visible(False)
         row[0].set_ylabel(schedule)
     for axis, step in zip(axes[0], steps, strict=True):
-        axis.set_title(f"t = {step}", fontsize=8)
+        axis.set_title(f"t = {step}", fontsize=7)
     _save(figure, path)
 
 

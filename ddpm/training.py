@@ -45,8 +45,9 @@ class ImageSet:
     def on(cls, device: torch.device, images: np.ndarray, labels: np.ndarray) -> "ImageSet":
         """Move (N, H, W, 3) uint8 images and their (N,) classes to the device."""
         return cls(
-            torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).contiguous(),
-            torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(device),
+            # Copies, because PyTorch warns of read-only arrays such as the memory map.
+            torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).contiguous(),
+            torch.from_numpy(np.array(labels, dtype=np.int64)).to(device),
         )
 
     def __len__(self) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 
 from ddpm.config import Config
 from ddpm.devices import choose_device
+from ddpm.errors import InputError
 from ddpm.features import extract, load_extractor, weights_file
 from ddpm.paths import REFERENCE, REPORTS, SAMPLES
 from ddpm.scores import fid, kid
@@ -15,12 +16,14 @@ from stages import run
 def main(config: Config) -> None:
     """Read data/samples/, data/reference/ and data/weights/; write reports/fid.json."""
     extractor = config.fid.extractor
-    device = choose_device(config.device)
-    network = load_extractor(extractor, weights_file(extractor), device)
+    reference = json.loads((REFERENCE / "reference.json").read_text(encoding="utf-8"))
+    real = np.load(REFERENCE / "features.npy")
+    if reference["extractor"] != extractor:
+        found = reference["extractor"]
+        raise InputError(f"{REFERENCE}: holds features of {found}, not of {extractor}; run `dvc repro reference`")
+    network = load_extractor(extractor, weights_file(extractor), choose_device(config.device))
     samples = np.load(SAMPLES / "samples.npy", mmap_mode="r")
     fake = extract(samples, network, config.fid.batch_size)
-    real = np.load(REFERENCE / "features.npy")
-    reference = json.loads((REFERENCE / "reference.json").read_text(encoding="utf-8"))
     kid_mean, kid_error = kid(real, fake)
     # Only the Inception scores go by the plain names, so that no table ever mixes them with another network's.
     suffix = "" if extractor == "inception" else f"_{extractor}"
