@@ -1,14 +1,11 @@
-"""A trained model as a folder: model.safetensors and config.json, which together are all that sampling needs."""
+"""A trained model in use: from a folder to images in two lines."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddpm import samplers
@@ -16,11 +13,10 @@ from ddpm.config import ModelConfig
 from ddpm.devices import choose_device, memory_format
 from ddpm.diffusion import Diffusion
 from ddpm.errors import InputError
+from ddpm.model_file import CONFIG_FILE, WEIGHTS_FILE, read_model
+from ddpm.pixels import to_uint8
 from ddpm.progress import progress_bar
 from ddpm.unet import UNet
-
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
 
 
 class DiffusionModel:
@@ -29,8 +25,7 @@ class DiffusionModel:
     Attributes:
         unet: the network, on its device.
         diffusion: schedule and target.
-        config: the content of config.json: model, diffusion, schedule, image_size, class_names, class_counts and how
-            it was trained.
+        config: the content of config.json, see `model_file.save_model`.
     """
 
     def __init__(self, unet: UNet, config: dict[str, Any]) -> None:
@@ -119,24 +114,6 @@ class DiffusionModel:
         return torch.from_numpy(np.searchsorted(shares, noise.uniform(), side="right")).to(self.device)
 
 
-def to_uint8(x: Tensor) -> np.ndarray:
-    """Turn (B, 3, H, W) in [-1, 1] into (B, H, W, 3) uint8, rounded as an image file would be."""
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def save_model(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> None:
-    """Write a model folder, with the same bytes for the same content.
-
-    Args:
-        folder: created when missing.
-        weights: a state dict of `UNet`.
-        config: see `DiffusionModel`.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def load_model(folder: str | Path, device: str = "auto") -> DiffusionModel:
     """Read a model folder; nothing about the model has to be said again.
 
@@ -148,11 +125,7 @@ def load_model(folder: str | Path, device: str = "auto") -> DiffusionModel:
         InputError: the folder holds no model, or one that does not fit its config.json.
     """
     folder = Path(folder)
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        weights = load_file(folder / WEIGHTS_FILE)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"{folder}: no model can be read here ({error}); train one with `dvc repro train`") from None
+    weights, config = read_model(folder)
     try:
         num_classes = len(config["class_names"]) if config["model"]["conditional"] else None
         unet = UNet(ModelConfig.model_validate(config["model"]), config["image_size"], num_classes)

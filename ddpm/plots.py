@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from ddpm.diffusion import Diffusion
-from ddpm.model import to_uint8
+from ddpm.pixels import from_uint8, to_uint8
 from ddpm.schedules import SCHEDULES
 
 DPI = 120
@@ -49,12 +49,10 @@ def save_forward_process(image: np.ndarray, timesteps: int, path: Path, frames: 
         path: the PNG to write.
         frames: pictures per row, from the clean image to x_T.
     """
-    x0 = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    x0 = from_uint8(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
     steps = np.linspace(0, timesteps - 1, frames).round().astype(int)
-    figure, axes = plt.subplots(
-        len(SCHEDULES), frames, figsize=(frames * 1.1, len(SCHEDULES) * 1.25), layout="constrained"
-    )
+    figure, axes = plt.subplots(len(SCHEDULES), frames, figsize=(0.8 * frames, 2.8), layout="constrained")
     for row, schedule in zip(axes, SCHEDULES, strict=True):
         diffusion = Diffusion(schedule, timesteps, "eps")
         for axis, step in zip(row, steps, strict=True):

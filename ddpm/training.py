@@ -17,6 +17,7 @@ from ddpm.devices import autocast_dtype
 from ddpm.diffusion import Diffusion
 from ddpm.ema import Ema
 from ddpm.errors import RunError
+from ddpm.pixels import from_uint8
 from ddpm.progress import progress_bar
 from ddpm.unet import UNet
 
@@ -55,7 +56,7 @@ class ImageSet:
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) float32 in [-1, 1] and classes (B,) of the given rows."""
-        return self.images[rows].float() / 127.5 - 1, self.labels[rows]
+        return from_uint8(self.images[rows]), self.labels[rows]
 
 
 @dataclass

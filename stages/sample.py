@@ -3,9 +3,10 @@
 import numpy as np
 
 from ddpm.config import Config
-from ddpm.model import DiffusionModel, load_model, to_uint8
+from ddpm.model import DiffusionModel, load_model
 from ddpm.paths import MODELS, REPORTS, SAMPLES
 from ddpm.pictures import grid, save_png
+from ddpm.pixels import to_uint8
 from stages import run
 
 GRID_IMAGES = 64

@@ -1,19 +1,22 @@
 """Train the network on the packed images; keep its averaged weights and the curves."""
 
+from typing import Any
+
 import pandas as pd
 import torch
 
 from ddpm.config import Config
-from ddpm.dataset import load_packed, split_holdout
+from ddpm.dataset import PackedImages, load_packed, split_holdout
 from ddpm.devices import choose_device, describe, memory_format
 from ddpm.diffusion import Diffusion
 from ddpm.errors import InputError
 from ddpm.lineage import stage_key
-from ddpm.model import DiffusionModel, save_model, to_uint8
+from ddpm.model import DiffusionModel
+from ddpm.model_file import save_model
 from ddpm.paths import MODELS, PROCESSED, REPORTS
 from ddpm.pictures import grid
 from ddpm.tracking import training_run
-from ddpm.training import ImageSet, Training
+from ddpm.training import History, ImageSet, Training
 from ddpm.unet import UNet
 from stages import run
 
@@ -22,70 +25,79 @@ PREVIEW_STEPS = 25
 
 
 def main(config: Config) -> None:
-    """Read data/processed; write models/ and reports/curves/."""
+    """Read data/processed/; write models/ and reports/curves/."""
     packed = load_packed(PROCESSED)
+    training = prepare(config, packed)
+    key = stage_key("train", config.model_dump(mode="json"))
+    description = describe_model(config, packed, training) | {"key": key}
+    print(
+        f"Training {description['training']['parameters'] / 1e6:.1f} M parameters on {len(training.train_set)} images "
+        f"({len(training.heldout_set)} held out): {training.steps} steps on {describe(training.device)}."
+    )
+    with training_run(config, key) as tracker:
+        tracker.tags({"device": describe(training.device)})
+
+        def preview(unet: UNet, step: int) -> None:
+            steps = min(PREVIEW_STEPS, config.diffusion.timesteps)
+            images = DiffusionModel(unet, description).sample(PREVIEW_IMAGES, steps=steps, seed=config.seed)
+            tracker.image("samples", grid(images, columns=4), step)
+
+        history = training.run(tracker, preview, config.tracking.preview_every)
+        save_model(MODELS, training.ema.model.state_dict(), description)
+        save_curves(history)
+        tracker.artifacts(MODELS, "model")
+
+
+def prepare(config: Config, packed: PackedImages) -> Training:
+    """Put images and a fresh network on the device.
+
+    Raises:
+        InputError: no image is left for training, or the device cannot be had.
+    """
     rows, heldout_rows = split_holdout(packed.items["id"].tolist(), config.data.holdout)
     if len(rows) == 0:
         raise InputError(f"data.holdout: {config.data.holdout} leaves none of {len(packed.items)} images for training")
     device = choose_device(config.device)
     labels = packed.items["label"].to_numpy()
-
     torch.manual_seed(config.seed)
-    class_names = packed.summary["class_names"]
-    unet = UNet(config.model, config.data.image_size, len(class_names) if config.model.conditional else None)
-    unet = unet.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
-    diffusion = Diffusion(config.schedule, config.diffusion.timesteps, config.diffusion.target, device)
-    training = Training(
-        unet,
-        diffusion,
+    num_classes = len(packed.summary["class_names"]) if config.model.conditional else None
+    unet = UNet(config.model, config.data.image_size, num_classes)
+    return Training(
+        unet.to(device, memory_format=memory_format(device)),  # type: ignore[call-overload]
+        Diffusion(config.schedule, config.diffusion.timesteps, config.diffusion.target, device),
         config.train,
         ImageSet.on(device, packed.images[rows], labels[rows]),
         ImageSet.on(device, packed.images[heldout_rows], labels[heldout_rows]),
         epochs=config.epochs,
         seed=config.seed,
     )
-    parameters = sum(p.numel() for p in unet.parameters())
-    print(
-        f"Training {parameters / 1e6:.1f} M parameters on {len(rows)} images ({len(heldout_rows)} held out): "
-        f"{training.steps} steps of {config.train.batch_size} on {describe(device)}."
-    )
-    key = stage_key("train", config.model_dump(mode="json"))
-    description = {
+
+
+def describe_model(config: Config, packed: PackedImages, training: Training) -> dict[str, Any]:
+    """Collect all that sampling needs to know of the model, and how it came to be."""
+    return {
         **config.model_dump(mode="json", include={"schedule", "diffusion", "model"}),
         "image_size": config.data.image_size,
-        "class_names": class_names,
+        "class_names": packed.summary["class_names"],
         "class_counts": packed.summary["class_counts"],
         "training": {
             **config.model_dump(mode="json", include={"epochs", "seed", "train"}),
             "source": packed.summary["source"],
-            "images": len(rows),
-            "heldout_images": len(heldout_rows),
+            "images": len(training.train_set),
+            "heldout_images": len(training.heldout_set),
             "steps": training.steps,
-            "parameters": parameters,
-            "key": key,
+            "parameters": sum(parameter.numel() for parameter in training.unet.parameters()),
         },
     }
-    with training_run(config, key) as tracker:
-        tracker.tags({"device": describe(device)})
 
-        def preview(ema: UNet, step: int) -> None:
-            images = to_uint8(
-                list(
-                    DiffusionModel(ema, description).trajectory(
-                        range(PREVIEW_IMAGES), steps=min(PREVIEW_STEPS, diffusion.timesteps), seed=config.seed
-                    )
-                )[-1]
-            )
-            tracker.image("samples", grid(images, columns=4), step)
 
-        history = training.run(tracker, preview, config.tracking.preview_every)
-        save_model(MODELS, training.ema.model.state_dict(), description)
-        tracker.artifacts(MODELS, "model")
-    curves = REPORTS / "curves"
-    curves.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(history.train).to_csv(curves / "train.csv", index=False)
-    heldout = pd.DataFrame(history.heldout, columns=["step", "epoch", "loss"])
-    heldout.to_csv(curves / "heldout.csv", index=False)
+def save_curves(history: History) -> None:
+    """Write the loss curves as tables."""
+    folder = REPORTS / "curves"
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(history.train).to_csv(folder / "train.csv", index=False)
+    # Named columns, because without held-out images there are no rows to name them.
+    pd.DataFrame(history.heldout, columns=["step", "epoch", "loss"]).to_csv(folder / "heldout.csv", index=False)
 
 
 if __name__ == "__main__":

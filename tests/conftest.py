@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import pytorch_fid.inception
 import torch
 import yaml
+from torch import nn
 
 from ddpm.config import Config, ModelConfig, parse_config
 
@@ -40,3 +42,22 @@ def config(params) -> Config:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the keys and shapes of the true Inception weights, which are a download, filled at random."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *_, **__: None)
+        patch.setattr(nn.Module, "load_state_dict", lambda *_: None)
+        network = pytorch_fid.inception.fid_inception_v3()
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.bias, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    path = tmp_path_factory.mktemp("weights") / "pt_inception-2015-12-05-6726825d.pth"
+    torch.save(network.state_dict(), path)
+    return path

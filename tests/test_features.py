@@ -12,7 +12,6 @@ import torch
 import yaml
 from PIL import Image
 from pytorch_fid import fid_score
-from torch import nn
 
 from ddpm import features
 from ddpm.config import parse_config
@@ -35,15 +34,6 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Many small convolutions on several threads are many times slower when other programs use the cores too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def pictures(count, seed=0, side=64):
     """Discs of random colour, place and size on a gradient; (count, side, side, 3) uint8."""
     rng = np.random.default_rng(seed)
@@ -60,27 +50,6 @@ def pictures(count, seed=0, side=64):
 def noisy(images, strength):
     noise = strength * np.random.default_rng(9).standard_normal(images.shape)
     return np.clip(images + noise, 0, 255).astype(np.uint8)
-
-
-# Inception: the true weights are a download, so a file of the same keys and shapes is filled at random.
-
-
-@pytest.fixture(scope="module")
-def inception_weights(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *_, **__: None)
-        patch.setattr(nn.Module, "load_state_dict", lambda *_: None)
-        network = pytorch_fid.inception.fid_inception_v3()
-    torch.manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.bias, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    path = tmp_path_factory.mktemp("weights") / INCEPTION_FILE
-    torch.save(network.state_dict(), path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import torch
 
 import ddpm
 from ddpm.errors import InputError
-from ddpm.model import save_model, to_uint8
+from ddpm.model_file import save_model
+from ddpm.pixels import from_uint8, to_uint8
 from ddpm.unet import UNet
 
 
@@ -71,6 +72,11 @@ def test_classes_are_drawn_as_often_as_in_the_data(tmp_path, tiny_model):
 def test_pixels_are_rounded_like_an_image_file():
     x = torch.tensor([-2.0, -1.0, -0.999, 0.0, 0.5, 1.0, 3.0]).view(1, 1, 1, 7).expand(1, 3, 1, 7)
     assert to_uint8(x)[0, 0, :, 0].tolist() == [0, 0, 0, 128, 191, 255, 255]
+
+
+def test_every_grey_level_survives_the_round_trip():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    assert torch.equal(torch.from_numpy(to_uint8(from_uint8(levels))).permute(0, 3, 1, 2), levels)
 
 
 def test_too_many_steps_are_refused(folder):

@@ -1,0 +1,43 @@
+"""A trained model as a folder: model.safetensors and config.json, which together are all that sampling needs.
+
+Apart from ddpm/model.py, so that training does not depend on how the model is used.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ddpm.errors import InputError
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+
+
+def save_model(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Write a model folder, with the same bytes for the same content.
+
+    Args:
+        folder: created when missing.
+        weights: a state dict of `UNet`.
+        config: model, diffusion, schedule, image_size, class_names, class_counts and how it was trained.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_model` wrote: weights, on the CPU, and config.
+
+    Raises:
+        InputError: the folder holds no such files, or damaged ones.
+    """
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        return load_file(folder / WEIGHTS_FILE), config
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"{folder}: no model can be read here ({error}); train one with `dvc repro train`") from None
