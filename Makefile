@@ -10,7 +10,8 @@ install: $(INSTALLED)
 
 # The versions that were tested; pyproject.toml has the ranges that should work.
 $(INSTALLED): requirements.lock
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@echo "Installing PyTorch, DVC and MLflow into $(VENV): about 5 GB, a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	touch $(INSTALLED)
