@@ -183,7 +183,7 @@ def _connect(config: Config, find: Callable[[_Store], tuple[str, bool]]) -> tupl
             if uri.startswith("sqlite:") and not database.exists():
                 _create(database)
             client = mlflow.MlflowClient(tracking_uri=uri)
-            run_id, opened = find(_Store(client, _experiment(client, config.tracking.experiment, uri)))
+            run_id, opened = find(_Store(client, _experiment(client, config.tracking.experiment, uri, database)))
         return Tracker(client, run_id), opened
     except Exception as error:
         _warn(error)
@@ -199,8 +199,8 @@ def _location() -> tuple[str, Path]:
     return uri, from_main_root("mlflow.db")
 
 
-def _artifact_root() -> str:
-    return from_main_root("mlartifacts").as_uri()
+def _artifact_root(database: Path) -> str:
+    return (database.parent / "mlartifacts").as_uri()
 
 
 @contextmanager
@@ -218,19 +218,19 @@ def _create(database: Path) -> None:
     aside = database.with_name(f"{database.name}.init")
     for leftover in database.parent.glob(f"{aside.name}*"):
         leftover.unlink()
-    SqlAlchemyStore(f"sqlite:///{aside}", _artifact_root()).engine.dispose()  # type: ignore[no-untyped-call]
+    SqlAlchemyStore(f"sqlite:///{aside}", _artifact_root(database)).engine.dispose()  # type: ignore[no-untyped-call]
     with closing(sqlite3.connect(aside)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")  # parallel experiments wait less for each other
     aside.rename(database)
 
 
-def _experiment(client: "MlflowClient", name: str, uri: str) -> str:
+def _experiment(client: "MlflowClient", name: str, uri: str, database: Path) -> str:
     """Id of the experiment, created at first use."""
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         return experiment.experiment_id
     # A server keeps artifacts where it likes; MLflow's default for a database is a folder below the current one.
-    return client.create_experiment(name, None if uri.startswith("http") else _artifact_root())
+    return client.create_experiment(name, None if uri.startswith("http") else _artifact_root(database))
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def main(config: Config) -> None:
     (REPORTS / "fid.md").write_text(page, encoding="utf-8")
 
     with later_stage(config, model["key"]) as tracker:
-        tracker.metrics({name: value for name, value in scores.items() if not isinstance(value, str)})
+        tracker.metrics({name: value for name, value in scores.items() if name.startswith(("fid", "kid"))})
         tracker.tags({"extractor": scores["extractor"]})
         for name in ("fid.md", "samples", "pictures", "data"):
             path = REPORTS / name
