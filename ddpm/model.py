@@ -15,7 +15,6 @@ from ddpm.diffusion import Diffusion
 from ddpm.errors import InputError
 from ddpm.model_file import CONFIG_FILE, WEIGHTS_FILE, read_model
 from ddpm.pixels import to_uint8
-from ddpm.progress import progress_bar
 from ddpm.unet import UNet
 
 
@@ -40,7 +39,7 @@ class DiffusionModel:
         return self.config["image_size"]
 
     def sample(
-        self, n: int, *, steps: int = 50, seed: int = 0, batch_size: int = 64, progress: bool = False, **options: Any
+        self, n: int, *, steps: int = 50, seed: int = 0, first: int = 0, batch_size: int = 64, **options: Any
     ) -> np.ndarray:
         """Paint n images; image i depends on the seed and on i alone.
 
@@ -48,21 +47,19 @@ class DiffusionModel:
             n: number of images.
             steps: network calls per image.
             seed: another seed gives other images.
+            first: number of the first image; `sample(4, first=8)` are the last four of `sample(12)`.
             batch_size: images painted at a time.
-            progress: show a progress bar.
             options: `sampler` ("ddim" or "ddpm"), `eta` for ddim, `variance` for ddpm; see `trajectory`.
 
         Returns:
             (n, H, W, 3) uint8, RGB.
         """
         batches = []
-        with progress_bar(n, "sample", disable=not progress) as bar:
-            for start in range(0, n, batch_size):
-                indices = range(start, min(start + batch_size, n))
-                for x in self.trajectory(indices, steps=steps, seed=seed, **options):
-                    last = x
-                batches.append(to_uint8(last))
-                bar.update(len(indices))
+        for start in range(first, first + n, batch_size):
+            indices = range(start, min(start + batch_size, first + n))
+            for x in self.trajectory(indices, steps=steps, seed=seed, **options):
+                last = x
+            batches.append(to_uint8(last))
         return np.concatenate(batches)
 
     @torch.inference_mode()

@@ -45,14 +45,20 @@ class Tracker:
     def __init__(self, client: "MlflowClient | None" = None, run_id: str = "") -> None:
         # Without a client, as with tracking.enabled: false, every call does nothing.
         self._client, self._run_id = client, run_id
+        self._last_steps: dict[str, int] = {}
+
+    def skip_repeated_points(self) -> None:
+        """Leave out points that the run has: going on from a checkpoint repeats the steps since it was written."""
+        self._try(lambda client: self._last_steps.update(_last_steps(client, self._run_id)))
 
     def tags(self, tags: dict[str, str]) -> None:
         """Set or replace tags."""
         self._try(lambda client: _log(client, self._run_id, {}, tags))
 
     def metrics(self, metrics: dict[str, float], step: int = 0) -> None:
-        """Add one point to each of these curves, in a single call to the store."""
-        self._try(lambda client: _log_metrics(client, self._run_id, metrics, step))
+        """Add one point to each of these curves that is not that far yet, in a single call to the store."""
+        new = {name: value for name, value in metrics.items() if step > self._last_steps.get(name, -1)}
+        self._try(lambda client: _log_metrics(client, self._run_id, new, step))
 
     def image(self, key: str, image: np.ndarray, step: int) -> None:
         """Add a picture, (H, W, 3) uint8, to a series that the UI can scroll through by step."""
@@ -79,14 +85,17 @@ class Tracker:
 
 
 @contextmanager
-def training_run(config: Config, key: str) -> Iterator[Tracker]:
+def training_run(config: Config, key: str, resumed: bool = False) -> Iterator[Tracker]:
     """Track a training in a new run that ends with the block: FINISHED, or FAILED after any exception or signal.
 
     Args:
         config: parameters of the training, recorded in the run.
         key: identity of the training (`lineage.stage_key`), by which later stages find the run.
+        resumed: the training goes on from a checkpoint, so go on with the run of its interrupted attempt as well.
     """
-    tracker, _ = _connect(config, lambda store: (_training(store, config, key), True))
+    tracker, _ = _connect(config, lambda store: (_training(store, config, key, resumed), True))
+    if resumed:
+        tracker.skip_repeated_points()
     with _ending(tracker):
         yield tracker
 
@@ -133,8 +142,11 @@ class _Store:
         return run.info.run_id
 
 
-def _training(store: _Store, config: Config, key: str) -> str:
-    """Id of a new run in which to track a training."""
+def _training(store: _Store, config: Config, key: str, resumed: bool) -> str:
+    """Id of the run in which to track a training."""
+    earlier = [run for run in store.runs(key) if run.data.tags.get(OPENED_BY) == "train"] if resumed else []
+    if earlier and earlier[0].info.status != "FINISHED":
+        return store.reopen(earlier[0])
     return store.open(_name(config), _params(config, TRAINING), {KEY: key, OPENED_BY: "train"})
 
 
@@ -281,6 +293,12 @@ def _log_metrics(client: "MlflowClient", run_id: str, metrics: dict[str, float],
     now = int(time.time() * 1000)
     points = [Metric(name, float(value), now, step) for name, value in metrics.items()]
     client.log_batch(run_id, metrics=points, synchronous=True)
+
+
+def _last_steps(client: "MlflowClient", run_id: str) -> dict[str, int]:
+    """Step of the last point of each curve of a run."""
+    curves = {name: client.get_metric_history(run_id, name) for name in client.get_run(run_id).data.metrics}
+    return {name: max(point.step for point in points) for name, points in curves.items()}
 
 
 def _warn(error: Exception) -> None:

@@ -4,14 +4,15 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm.checkpoint import Checkpoint
 from ddpm.config import TrainConfig
 from ddpm.devices import autocast_dtype
 from ddpm.diffusion import Diffusion
@@ -67,6 +68,22 @@ class History:
     heldout: list[dict[str, float]] = field(default_factory=list)
 
 
+@dataclass
+class Progress:
+    """How far a training has come: what changes besides the weights.
+
+    steps: optimisation steps done.
+    logged: steps done at the last point of the training curve.
+    sums: (2,) float32 on the device, loss and gradient norm of the steps since; reading them waits for a GPU.
+    history: the curves so far.
+    """
+
+    steps: int
+    logged: int
+    sums: Tensor
+    history: History
+
+
 class BatchOrder:
     """Which images make up the batch of a step: every image once per epoch, in an order drawn anew for each.
 
@@ -120,41 +137,65 @@ class Training:
             unet.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
         self.order = BatchOrder(len(train_set), config.batch_size, seed)
-        self.history = History()
+        self.progress = Progress(steps=0, logged=0, sums=torch.zeros(2, device=self.device), history=History())
         self._dtype = autocast_dtype(config.precision, self.device)
 
-    def run(self, reporter: Reporter, preview: Callable[[UNet, int], None], preview_every: int) -> History:
-        """Train to the end.
+    def run(
+        self, reporter: Reporter, preview: Callable[[UNet, int], None], preview_every: int, checkpoint: Checkpoint
+    ) -> History:
+        """Train to the end, from the beginning or from the checkpoint.
 
         Args:
             reporter: is given loss, learning rate, gradient norm, images/s and the held-out loss as they come.
             preview: is called with the averaged network and the step number, to paint a few images.
             preview_every: epochs between two previews; 0 for none.
+            checkpoint: where the state is kept now and then, and at the end.
 
         Raises:
             RunError: the loss is no longer a finite number.
         """
         evaluations = self._steps_of(min(self.epochs, MAX_EVALUATIONS)) if len(self.heldout_set) else set()
         previews = self._steps_of(self.epochs // preview_every) if preview_every else set()
-        sums = torch.zeros(2, device=self.device)  # loss and gradient norm; read every log_every steps, as that waits
-        first, started = 0, time.perf_counter()
-        with progress_bar(self.steps * self.config.batch_size, "train", unit_scale=True) as bar:
-            for step in range(self.steps):
-                sums += self.train_step(step)
-                bar.update(self.config.batch_size)
-                done = step + 1
+        progress, batch_size = self.progress, self.config.batch_size
+        first, started = progress.steps, time.perf_counter()
+        with progress_bar(
+            self.steps * batch_size, "train", initial=progress.steps * batch_size, unit_scale=True
+        ) as bar:
+            while progress.steps < self.steps:
+                progress.sums += self.train_step(progress.steps)
+                progress.steps += 1
+                bar.update(batch_size)
+                done = progress.steps
                 if done % self.config.log_every == 0 or done == self.steps:
-                    loss, grad_norm = (sums / (done - first)).tolist()
-                    rate = (done - first) * self.config.batch_size / (time.perf_counter() - started)
-                    self._log(reporter, done, loss, grad_norm, rate)
-                    bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-                    sums.zero_()
+                    rate = (done - first) * batch_size / (time.perf_counter() - started)
+                    bar.set_postfix(loss=f"{self._log(reporter, rate):.4f}", refresh=False)
                     first, started = done, time.perf_counter()
                 if done in evaluations:
                     self._evaluate(reporter, done)
                 if done in previews:
                     preview(self.ema.model, done)
-        return self.history
+                if checkpoint.due() or done == self.steps:
+                    checkpoint.save(self.state())
+        return progress.history
+
+    def state(self) -> dict[str, Any]:
+        """All that a later process needs to go on exactly as this one would have; see `restore`."""
+        return {
+            "unet": self.unet.state_dict(),
+            "ema": self.ema.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": asdict(self.progress),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where the training that gave this `state` was; it must have had the same parameters and images."""
+        self.unet.load_state_dict(state["unet"])
+        self.ema.model.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        progress = state["progress"]
+        self.progress = Progress(
+            progress["steps"], progress["logged"], progress["sums"].to(self.device), History(**progress["history"])
+        )
 
     def train_step(self, step: int) -> Tensor:
         """Take one optimisation step; returns loss and gradient norm, (2,) float32, on the device."""
@@ -205,21 +246,27 @@ class Training:
         """Step numbers at `points` evenly spaced moments, the last of them the end."""
         return {math.ceil(self.steps * point / points) for point in range(1, points + 1)}
 
-    def _log(self, reporter: Reporter, step: int, loss: float, grad_norm: float, images_per_second: float) -> None:
+    def _log(self, reporter: Reporter, images_per_second: float) -> float:
+        """Add a point to the training curve, the mean since the last one; returns its loss."""
+        progress = self.progress
+        step = progress.steps
+        loss, grad_norm = (progress.sums / (step - progress.logged)).tolist()
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
             raise RunError(
                 f"training diverged: the loss is {loss} and the gradient norm {grad_norm} before step {step}; "
                 f"lower train.lr ({self.config.lr:g}) or raise train.warmup_steps ({self.config.warmup_steps})"
             )
-        learning_rate = self.optimizer.param_groups[0]["lr"]
-        point = {"loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate}
-        self.history.train.append({"step": step, "epoch": self._epoch(step)} | point)
+        point = {"loss": loss, "grad_norm": grad_norm, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        progress.history.train.append({"step": step, "epoch": self._epoch(step)} | point)
+        progress.sums.zero_()
+        progress.logged = step
         # Speed is not in the history: it differs from run to run, and the history is a reproducible output.
         reporter.metrics(point | {"images_per_second": images_per_second}, step)
+        return loss
 
     def _evaluate(self, reporter: Reporter, step: int) -> None:
         loss = self.heldout_loss()
-        self.history.heldout.append({"step": step, "epoch": self._epoch(step), "loss": loss})
+        self.progress.history.heldout.append({"step": step, "epoch": self._epoch(step), "loss": loss})
         reporter.metrics({"heldout_loss": loss}, step)
 
     def _epoch(self, step: int) -> float:

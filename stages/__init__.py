@@ -1,6 +1,9 @@
 """The stages of dvc.yaml, one module each; run as `python -m stages.NAME` in the repository root."""
 
+import ctypes
+import errno
 import importlib.util
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +19,8 @@ import ddpm  # noqa: E402
 from ddpm.config import Config, load_config  # noqa: E402
 from ddpm.errors import InputError, RunError  # noqa: E402
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
 
 def run(stage: Callable[[Config], None]) -> None:
     """Run one stage with the parameters of this workspace; end with a sentence and an exit code, not a traceback.
@@ -24,20 +29,31 @@ def run(stage: Callable[[Config], None]) -> None:
     """
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
+        _end_with_dvc()
         _check_package()
         stage(load_config())
     except InputError as error:
         sys.exit(_complain(error, 2))
     except RunError as error:
         sys.exit(_complain(error, 1))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.exit(_complain(f"{error}; free some space and run the same command again, it goes on from there", 1))
     except KeyboardInterrupt:
         # DVC would record a partial output as the result of a stage that exits with 0.
         sys.exit(128 + signal.SIGINT)
 
 
-def _complain(error: Exception, code: int) -> int:
+def _complain(error: object, code: int) -> int:
     print(f"error: {error}", file=sys.stderr)
     return code
+
+
+def _end_with_dvc() -> None:
+    """Have the system end this stage with its parent: a DVC that was killed leaves it behind, working for nobody."""
+    if os.environ.get("DVC_STAGE") and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _check_package() -> None:

@@ -1,12 +1,18 @@
 """Paint the images that will be scored, and the pictures that people look at."""
 
-import numpy as np
+from typing import Any
 
-from ddpm.config import Config
+import numpy as np
+import torch
+
+from ddpm.checkpoint import Checkpoint, checkpoint_for
+from ddpm.config import Config, SampleConfig
+from ddpm.lineage import stage_key
 from ddpm.model import DiffusionModel, load_model
 from ddpm.paths import MODELS, REPORTS, SAMPLES
 from ddpm.pictures import grid, save_png
 from ddpm.pixels import to_uint8
+from ddpm.progress import progress_bar
 from stages import run
 
 GRID_IMAGES = 64
@@ -17,19 +23,39 @@ STRIP_FRAMES = 9
 def main(config: Config) -> None:
     """Read models/; write data/samples/ and reports/samples/."""
     model = load_model(MODELS, config.device)
-    settings = config.sample.model_dump(include={"steps", "sampler", "eta", "variance"})
-    images = model.sample(
-        config.sample.n, seed=config.seed, batch_size=config.sample.batch_size, progress=True, **settings
-    )
-    SAMPLES.mkdir(parents=True, exist_ok=True)
-    np.save(SAMPLES / "samples.npy", images)
-    save_png(grid(images[:GRID_IMAGES], columns=8), REPORTS / "samples" / "grid.png")
-    save_png(reverse_strip(model, config.seed, settings), REPORTS / "samples" / "reverse.png")
+    options = config.sample.model_dump(include={"steps", "sampler", "eta", "variance"}) | {"seed": config.seed}
+    with checkpoint_for(stage_key("sample", config.model_dump(mode="json"))) as checkpoint:
+        images = paint(model, config.sample, options, checkpoint)
+        SAMPLES.mkdir(parents=True, exist_ok=True)
+        np.save(SAMPLES / "samples.npy", images)
+        save_png(grid(images[:GRID_IMAGES], columns=8), REPORTS / "samples" / "grid.png")
+        save_png(reverse_strip(model, options), REPORTS / "samples" / "reverse.png")
 
 
-def reverse_strip(model: DiffusionModel, seed: int, settings: dict[str, object]) -> np.ndarray:
+def paint(model: DiffusionModel, config: SampleConfig, options: dict[str, Any], checkpoint: Checkpoint) -> np.ndarray:
+    """Paint all images, from the first or from the checkpoint: (n, H, W, 3) uint8."""
+    images = np.empty((config.n, model.image_size, model.image_size, 3), dtype=np.uint8)
+    done = 0
+    if state := checkpoint.load():
+        done = len(state["images"])
+        images[:done] = state["images"].numpy()
+        print(f"Going on from the checkpoint after {done} images.")
+    with progress_bar(config.n, "sample", initial=done) as bar:
+        while done < config.n:
+            batch = model.sample(
+                min(config.batch_size, config.n - done), first=done, batch_size=config.batch_size, **options
+            )
+            images[done : done + len(batch)] = batch
+            done += len(batch)
+            bar.update(len(batch))
+            if checkpoint.due() or done == config.n:
+                checkpoint.save({"images": torch.from_numpy(images[:done])})
+    return images
+
+
+def reverse_strip(model: DiffusionModel, options: dict[str, Any]) -> np.ndarray:
     """Show the first images on their way from noise (left) to flower (right), a row each."""
-    frames = [to_uint8(x) for x in model.trajectory(range(STRIP_IMAGES), seed=seed, **settings)]  # type: ignore[arg-type]
+    frames = [to_uint8(x) for x in model.trajectory(range(STRIP_IMAGES), **options)]
     chosen = np.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().astype(int)
     rows = np.stack([frames[index] for index in chosen], axis=1)  # (images, frames, H, W, 3)
     return grid(rows.reshape(-1, *rows.shape[2:]), columns=len(chosen))

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ddpm.checkpoint import Checkpoint, checkpoint_for
 from ddpm.config import Config
 from ddpm.dataset import PackedImages, load_packed, split_holdout
 from ddpm.devices import choose_device, describe, memory_format
@@ -34,7 +35,17 @@ def main(config: Config) -> None:
         f"Training {description['training']['parameters'] / 1e6:.1f} M parameters on {len(training.train_set)} images "
         f"({len(training.heldout_set)} held out): {training.steps} steps on {describe(training.device)}."
     )
-    with training_run(config, key) as tracker:
+    with checkpoint_for(key) as checkpoint:
+        state = checkpoint.load()
+        if state:
+            training.restore(state)
+            print(f"Going on from the checkpoint after step {training.progress.steps}.")
+        train(config, training, description, checkpoint)
+
+
+def train(config: Config, training: Training, description: dict[str, Any], checkpoint: Checkpoint) -> None:
+    """Train from where `training` is, and write the outputs."""
+    with training_run(config, description["key"], resumed=training.progress.steps > 0) as tracker:
         tracker.tags({"device": describe(training.device)})
 
         def preview(unet: UNet, step: int) -> None:
@@ -42,7 +53,7 @@ def main(config: Config) -> None:
             images = DiffusionModel(unet, description).sample(PREVIEW_IMAGES, steps=steps, seed=config.seed)
             tracker.image("samples", grid(images, columns=4), step)
 
-        history = training.run(tracker, preview, config.tracking.preview_every)
+        history = training.run(tracker, preview, config.tracking.preview_every, checkpoint)
         save_model(MODELS, training.ema.model.state_dict(), description)
         save_curves(history)
         tracker.artifacts(MODELS, "model")

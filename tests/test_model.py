@@ -50,6 +50,8 @@ def test_image_depends_on_seed_and_index_not_on_batch_size(tmp_path, tiny_model,
     assert whole.shape == (7, 16, 16, 3) and whole.dtype == np.uint8
     assert np.abs(whole.astype(int) - parts.astype(int)).max() <= 1
     assert np.array_equal(whole, model.sample(7, steps=6, seed=3, batch_size=7, **options))
+    last = model.sample(2, first=5, steps=6, seed=3, **options)
+    assert np.abs(whole[5:].astype(int) - last.astype(int)).max() <= 1
     assert not np.array_equal(whole, model.sample(7, steps=6, seed=4, batch_size=7, **options))
 
 

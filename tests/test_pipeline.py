@@ -1,13 +1,18 @@
 """The whole pipeline through DVC, on a tiny scale, in temporary repositories; in the order in which a user works."""
 
+import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -15,7 +20,10 @@ from mlflow import MlflowClient
 ROOT = Path(__file__).resolve().parent.parent
 
 # What only runs, checks or records the stages; see the head of dvc.yaml.
-NO_DEPS = {"ddpm", *(f"ddpm.{name}" for name in ("config", "errors", "lineage", "paths", "progress", "tracking"))}
+NO_DEPS = {
+    "ddpm",
+    *(f"ddpm.{name}" for name in ("checkpoint", "config", "errors", "lineage", "paths", "progress", "tracking")),
+}
 PREVIEW = {"ddpm.model", "ddpm.samplers", "ddpm.pictures"}
 
 TINY = {
@@ -35,11 +43,22 @@ def merge(base: dict, changes: dict) -> dict:
     return base | {key: merge(base[key], value) if isinstance(value, dict) else value for key, value in changes.items()}
 
 
+def environment() -> dict[str, str]:
+    """This environment with this Python first on the path, and nothing of an outer DVC or MLflow."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
+    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
 def call(root: Path, *command: str, check: bool = True) -> str:
     """Run a command in the repository and return all that it printed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
-    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=root, env=environment(), capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -145,6 +164,75 @@ def test_a_temporary_workspace_reports_to_the_main_store(reproduced):
     assert scoring.data.tags["mlflow.parentRunId"] == training.info.run_id
     assert scoring.info.status == "FINISHED" and "fid_efficientnet_lite0" in scoring.data.metrics
     assert not list((reproduced / ".dvc/tmp/exps/standalone").glob("tmp*"))
+
+
+def digests(root: Path, stage: str) -> dict[str, str]:
+    """Checksums of the stage's outputs, by file."""
+    outs = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]["outs"]
+    files = [file for out in outs for file in (root / out).rglob("*") if file.is_file()]
+    return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+# Keeps a checkpoint after every step or batch instead of every minute.
+RESTLESS = """
+import runpy, sys
+from ddpm import checkpoint
+checkpoint.SECONDS = checkpoint.SHARE = 0
+runpy.run_module(f"stages.{sys.argv[1]}", run_name="__main__")
+"""
+
+
+@pytest.fixture
+def longer(reproduced):
+    """Enough work to be interrupted."""
+    params = reproduced / "params.yaml"
+    before = params.read_text()
+    params.write_text(before.replace("epochs: 2", "epochs: 16").replace("n: 8", "n: 160"))
+    yield reproduced
+    params.write_text(before)
+
+
+@pytest.mark.parametrize("stage", ["train", "sample"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_stage_that_was_ended_goes_on_and_ends_with_the_same_bytes(longer, stage, number):
+    call(longer, "python", "-m", f"stages.{stage}")
+    straight = digests(longer, stage)
+    for out in ("models", "reports/curves") if stage == "train" else ("data/samples", "reports/samples"):
+        shutil.rmtree(longer / out)  # as DVC does before it runs a stage
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", RESTLESS, stage], cwd=longer, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: list((longer / ".ckpt").glob("*/state.pt")) or process.poll() is not None)
+    process.send_signal(number)
+    complaint = process.communicate(timeout=60)[1]
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
+    assert "Traceback" not in complaint
+
+    output = call(longer, "python", "-m", f"stages.{stage}")
+    assert "Going on from the checkpoint after" in output
+    assert digests(longer, stage) == straight
+    assert list((longer / ".ckpt").iterdir()) == []
+
+
+def test_a_stage_ends_when_its_dvc_was_killed(reproduced):
+    """Otherwise it would go on unseen, and a second `dvc repro` would train beside it."""
+    params = reproduced / "params.yaml"
+    before = params.read_text()
+    params.write_text(before.replace("epochs: 2", "epochs: 100000"))
+    dvc = subprocess.Popen(["dvc", "repro", "train"], cwd=reproduced, env=environment(), stdout=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: list((reproduced / ".ckpt").glob("*/lock")))
+        (stage,) = [
+            child for child in psutil.Process(dvc.pid).children(recursive=True) if "stages.train" in child.cmdline()
+        ]
+        dvc.kill()
+        stage.wait(timeout=30)
+    finally:
+        dvc.kill()
+        dvc.wait()
+        params.write_text(before)
+    assert not stage.is_running()
 
 
 def test_inception_scores_come_from_the_weights_file_without_a_network(reproduced, inception_weights):

@@ -138,6 +138,28 @@ def test_a_training_that_breaks_off_has_failed(repository: Path, config: Config,
     assert run.data.metrics == {"loss": 1.0}
 
 
+def test_a_resumed_training_goes_on_in_its_run_without_repeating_a_point(repository: Path, config: Config) -> None:
+    with pytest.raises(ValueError, match="killed"), tracking.training_run(config, TRAIN) as tracker:
+        for step in (1, 2, 3):
+            tracker.metrics({"loss": 1 / step}, step=step)
+        tracker.metrics({"heldout_loss": 0.9}, step=2)
+        raise ValueError("killed")
+    with tracking.training_run(config, TRAIN, resumed=True) as tracker:  # from a checkpoint after step 1
+        for step in (2, 3, 4):
+            tracker.metrics({"loss": 1 / step}, step=step)
+            tracker.metrics({"heldout_loss": 0.9}, step=step)
+    (run,) = runs(repository, config)
+    assert run.info.status == "FINISHED"
+    store = client(repository)
+    assert [point.step for point in store.get_metric_history(run.info.run_id, "loss")] == [1, 2, 3, 4]
+    assert [point.step for point in store.get_metric_history(run.info.run_id, "heldout_loss")] == [2, 3, 4]
+
+    train(config)  # from the start
+    with tracking.training_run(config, TRAIN, resumed=True):
+        pass  # nothing was interrupted
+    assert len(runs(repository, config)) == 3
+
+
 def test_scores_join_the_training_without_touching_its_end(repository: Path, config: Config) -> None:
     train(config)
     (before,) = runs(repository, config)

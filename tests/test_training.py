@@ -1,7 +1,11 @@
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from ddpm.checkpoint import Checkpoint
 from ddpm.config import TrainConfig
 from ddpm.diffusion import Diffusion
 from ddpm.ema import Ema
@@ -58,7 +62,8 @@ def make(tiny_model, train_images, heldout_images=None, epochs=2, seed=0, target
 
 def run(training: Training, preview=lambda unet, step: None, preview_every=0):
     recorder = Recorder()
-    return training.run(recorder, preview, preview_every), recorder
+    with tempfile.TemporaryDirectory() as folder:
+        return training.run(recorder, preview, preview_every, Checkpoint(Path(folder))), recorder
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (10, 10), (7, 16), (1, 3), (100, 32)])
@@ -189,3 +194,57 @@ def test_training_learns_a_toy_data_set(tiny_model):
     brightest = [sample[np.argmax(sample.max(axis=1))] for sample in places]
     colours = [int(np.argmax(colour)) for colour in brightest]
     assert colours.count(1) == 0 and min(colours.count(0), colours.count(2)) >= 8  # red and blue, never green
+
+
+class BreakOffError(Exception):
+    pass
+
+
+class KeptEvery(Checkpoint):
+    """Keeps the state at every `steps`-th step."""
+
+    def __init__(self, folder, steps):
+        super().__init__(folder)
+        self.steps, self.asked = steps, 0
+
+    def due(self):
+        self.asked += 1
+        return self.asked % self.steps == 0
+
+
+def die_at(training, number):
+    """Let the training break off before step `number`."""
+    take = training.train_step
+
+    def train_step(step):
+        if step == number:
+            raise BreakOffError
+        return take(step)
+
+    training.train_step = train_step
+
+
+@pytest.mark.parametrize(("kept_every", "deaths"), [(1, [1, 2, 7]), (3, [4, 8]), (100, [5])])
+def test_an_interrupted_training_ends_with_the_same_bytes(tiny_model, tmp_path, kept_every, deaths):
+    """At any step, with the last checkpoint just written, older, or none: the same weights, averages and curves."""
+    images = disks(40)
+    model = tiny_model.model_copy(update={"dropout": 0.2})
+
+    def fresh():
+        return make(model, images, images[:8], epochs=2, batch_size=8, log_every=4)
+
+    straight = fresh()
+    history, _ = run(straight)
+    for number in [*deaths, None]:
+        training, checkpoint = fresh(), KeptEvery(tmp_path, kept_every)
+        if state := checkpoint.load():
+            training.restore(state)
+        if number is not None:
+            die_at(training, number)
+            with pytest.raises(BreakOffError):
+                training.run(Recorder(), lambda *_: None, 0, checkpoint)
+    assert training.run(Recorder(), lambda *_: None, 0, checkpoint) == history
+    for ours, theirs in zip(training.ema.model.parameters(), straight.ema.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    for ours, theirs in zip(training.unet.parameters(), straight.unet.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

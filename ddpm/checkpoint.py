@@ -1,0 +1,88 @@
+"""The state of unfinished work, kept outside DVC's outputs, which DVC deletes before a stage runs."""
+
+import fcntl
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm.errors import InputError, RunError
+from ddpm.paths import main_root
+
+SECONDS = 60.0  # between two checkpoints, at least
+SHARE = 100  # and at least this many times as long as the last one took to write, so that they cost 1 % at most
+
+
+class Checkpoint:
+    """One file with the newest state of one piece of work, replaced as a whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file = folder / "state.pt"
+        self._due = time.monotonic() + SECONDS
+
+    def load(self) -> dict[str, Any] | None:
+        """Read the newest state, with its tensors on the CPU; None if there is none.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        if not self._file.exists():
+            return None
+        try:
+            return torch.load(self._file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises a dozen unrelated types on damaged files
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"{self._file}: this checkpoint cannot be read ({reason}); delete {self.folder} to start afresh"
+            ) from None
+
+    def due(self) -> bool:
+        """Say whether it is time for the next `save`."""
+        return time.monotonic() >= self._due
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the newest state; a disk that is full costs a warning, and the state before it is kept."""
+        started = time.monotonic()
+        aside = self._file.with_suffix(".tmp")
+        try:
+            with aside.open("wb") as stream:
+                torch.save(state, stream)
+                stream.flush()
+                os.fsync(stream.fileno())  # or a power cut could leave the new name on the old disk blocks
+            aside.replace(self._file)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            print(f"warning: {aside}: no checkpoint could be written ({error.strerror}); going on", file=sys.stderr)
+        now = time.monotonic()
+        self._due = now + max(SECONDS, SHARE * (now - started))
+
+
+@contextmanager
+def checkpoint_for(key: str) -> Iterator[Checkpoint]:
+    """Open the checkpoint of a piece of work, for this process alone; delete it when the block ends without an error.
+
+    Args:
+        key: identity of the work (`lineage.stage_key`): other parameters, code or data find another checkpoint.
+
+    Raises:
+        RunError: another process is at the same work.
+    """
+    folder = main_root() / ".ckpt" / key[:32]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
+        except BlockingIOError:
+            raise RunError(
+                f"{folder}: another process is at the same work (same parameters, code and data); "
+                "wait for it, or end it, and run this again"
+            ) from None
+        yield Checkpoint(folder)
+        shutil.rmtree(folder, ignore_errors=True)
