@@ -5,13 +5,36 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from ddpm.errors import InputError
 
-Count = Annotated[int, Field(ge=1)]
-Index = Annotated[int, Field(ge=0)]
-Probability = Annotated[float, Field(ge=0, lt=1)]
+
+def _no_truth_value(value: Any) -> Any:
+    """Refuse true and false where a number is meant; pydantic would read them as 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("truth_value", "it should be a number")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_no_truth_value)]
+Number = Annotated[float, BeforeValidator(_no_truth_value)]
+# The upper bounds are far above any use; what lies beyond them is a slip that would end in want of memory.
+Count = Annotated[Integer, Field(ge=1, le=1_000_000_000)]
+Batch = Annotated[Integer, Field(ge=1, le=100_000)]
+Index = Annotated[Integer, Field(ge=0, le=1_000_000_000)]
+Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
+Probability = Annotated[Number, Field(ge=0, lt=1)]
 Schedule = Literal["linear", "cosine", "sigmoid"]
 Target = Literal["eps", "v", "x0"]
 Extractor = Literal["inception", "efficientnet_lite0"]
@@ -24,9 +47,9 @@ class _Group(BaseModel):
 class SyntheticConfig(_Group):
     """Painted flowers: how many, of how many kinds, from which seed."""
 
-    count: Annotated[int, Field(ge=2, le=1_000_000)]
-    classes: Annotated[int, Field(ge=1, le=102)]
-    seed: Index
+    count: Annotated[Integer, Field(ge=4, le=1_000_000)]
+    classes: Annotated[Integer, Field(ge=1, le=102)]
+    seed: Seed
 
 
 class DataConfig(_Group):
@@ -36,7 +59,7 @@ class DataConfig(_Group):
     path: str | None
     splits: Annotated[list[Literal["train", "val", "test"]], Field(min_length=1)]
     image_size: Literal[8, 16, 32, 64, 128]
-    holdout: Annotated[float, Field(ge=0, le=0.5)]
+    holdout: Annotated[Number, Field(ge=0, le=0.5)]
     synthetic: SyntheticConfig
 
     @model_validator(mode="after")
@@ -51,13 +74,13 @@ class DataConfig(_Group):
 class ModelConfig(_Group):
     """The U-Net (Ho et al. 2020, with the changes of Dhariwal & Nichol 2021)."""
 
-    channels: Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
-    channel_mults: Annotated[list[Count], Field(min_length=1, max_length=7)]
-    blocks: Count
+    channels: Annotated[Integer, Field(ge=8, le=2048, multiple_of=8)]
+    channel_mults: Annotated[list[Annotated[Integer, Field(ge=1, le=64)]], Field(min_length=1, max_length=7)]
+    blocks: Annotated[Integer, Field(ge=1, le=32)]
     attention: list[Count]
     head_channels: Count
     dropout: Probability
-    conditional: bool
+    conditional: StrictBool
 
     def resolutions(self, image_size: int) -> list[int]:
         """Image sides in pixels, from the input to the bottom of the U."""
@@ -67,20 +90,20 @@ class ModelConfig(_Group):
 class DiffusionConfig(_Group):
     """The forward process and what the network learns of it."""
 
-    timesteps: Annotated[int, Field(ge=2, le=100_000)]
+    timesteps: Annotated[Integer, Field(ge=2, le=100_000)]
     target: Target
 
 
 class TrainConfig(_Group):
     """The optimisation."""
 
-    batch_size: Count
-    lr: Annotated[float, Field(gt=0, le=1)]
-    weight_decay: Annotated[float, Field(ge=0)]
+    batch_size: Batch
+    lr: Annotated[Number, Field(gt=0, le=1)]
+    weight_decay: Annotated[Number, Field(ge=0, le=1)]
     warmup_steps: Index
-    grad_clip: Annotated[float, Field(gt=0)]
+    grad_clip: Annotated[Number, Field(gt=0)]
     ema_decay: Probability
-    flip: bool
+    flip: StrictBool
     precision: Literal["auto", "bf16", "fp32"]
     log_every: Count
 
@@ -88,12 +111,12 @@ class TrainConfig(_Group):
 class SampleConfig(_Group):
     """How images are drawn from the trained model."""
 
-    n: Annotated[int, Field(ge=2)]
+    n: Annotated[Integer, Field(ge=4, le=10_000_000)]
     sampler: Literal["ddim", "ddpm"]
     steps: Count
-    eta: Annotated[float, Field(ge=0, le=1)]
+    eta: Annotated[Number, Field(ge=0, le=1)]
     variance: Literal["small", "large"]
-    batch_size: Count
+    batch_size: Batch
 
 
 class FidConfig(_Group):
@@ -101,14 +124,14 @@ class FidConfig(_Group):
 
     extractor: Extractor
     weights: str | None
-    batch_size: Count
+    batch_size: Batch
 
 
 class TrackingConfig(_Group):
     """MLflow."""
 
-    enabled: bool
-    experiment: Annotated[str, Field(min_length=1)]
+    enabled: StrictBool
+    experiment: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
     preview_every: Index
 
 
@@ -116,8 +139,8 @@ class Config(_Group):
     """All of params.yaml."""
 
     schedule: Schedule
-    epochs: Count
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    epochs: Annotated[Integer, Field(ge=1, le=1_000_000)]
+    seed: Seed
     device: Literal["auto", "cuda", "cpu"]
     data: DataConfig
     model: ModelConfig
@@ -130,10 +153,11 @@ class Config(_Group):
     @model_validator(mode="after")
     def _check(self) -> Self:
         sides = self.model.resolutions(self.data.image_size)
-        if sides[-1] < 1:
+        # On a single pixel, group normalisation would leave nothing of the image.
+        if sides[-1] < 2:
             raise ValueError(
                 f"model.channel_mults: {len(sides)} resolutions do not fit images of {self.data.image_size} pixels; "
-                f"shorten the list to at most {self.data.image_size.bit_length()} entries"
+                f"shorten the list to at most {self.data.image_size.bit_length() - 1} entries"
             )
         for side in self.model.attention:
             if side not in sides:

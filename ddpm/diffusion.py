@@ -82,11 +82,6 @@ class Diffusion:
             return (x_t - sigma * output) / alpha
         return alpha * x_t - sigma * output
 
-    def predict_eps(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The noise in x_t, if x0 is the image in it."""
-        alpha, sigma = self.alpha_sigma(t)
-        return (x_t - alpha * x0) / sigma
-
     def loss(self, output: Tensor, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """L_simple: the squared error of the network's answer to x_t (Ho et al. 2020, eq. 14).
 

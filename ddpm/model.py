@@ -54,6 +54,8 @@ class DiffusionModel:
         Returns:
             (n, H, W, 3) uint8, RGB.
         """
+        _check("n", n, n >= 1, "1 or more")
+        _check("batch_size", batch_size, batch_size >= 1, "1 or more")
         batches = []
         for start in range(first, first + n, batch_size):
             indices = range(start, min(start + batch_size, first + n))
@@ -62,7 +64,6 @@ class DiffusionModel:
             batches.append(to_uint8(last))
         return np.concatenate(batches)
 
-    @torch.inference_mode()
     def trajectory(
         self,
         indices: range,
@@ -79,12 +80,19 @@ class DiffusionModel:
             (B, 3, H, W) float32, `steps` + 1 times.
 
         Raises:
-            InputError: more steps than the model was trained with, or an unknown sampler.
+            InputError: an option is out of its range.
         """
-        if not 1 <= steps <= self.diffusion.timesteps:
-            raise InputError(
-                f"steps: found {steps}, choose from 1 to {self.diffusion.timesteps}, as the model was trained"
-            )
+        _check("steps", steps, 1 <= steps <= self.diffusion.timesteps, f"1 to {self.diffusion.timesteps}")
+        _check("seed", seed, 0 <= seed < 2**63, "0 or more")
+        _check("sampler", sampler, sampler in ("ddim", "ddpm"), "'ddim' or 'ddpm'")
+        _check("eta", eta, 0 <= eta <= 1, "0 to 1")
+        _check("variance", variance, variance in ("small", "large"), "'small' or 'large'")
+        return self._paint(indices, steps, seed, sampler, eta, variance)
+
+    @torch.inference_mode()
+    def _paint(
+        self, indices: range, steps: int, seed: int, sampler: str, eta: float, variance: str
+    ) -> Iterator[Tensor]:
         self.unet.eval()
         noise = samplers.ImageNoise(seed, indices, (3, self.image_size, self.image_size), self.device)
         labels = self._draw_labels(noise)
@@ -98,10 +106,8 @@ class DiffusionModel:
         spaced = samplers.spaced_steps(self.diffusion.timesteps, steps)
         if sampler == "ddim":
             yield from samplers.ddim(denoise, self.diffusion, x, spaced, noise, eta)
-        elif sampler == "ddpm":
-            yield from samplers.ddpm(denoise, self.diffusion, x, spaced, noise, variance)
         else:
-            raise InputError(f"sampler: found {sampler!r}, choose 'ddim' or 'ddpm'")
+            yield from samplers.ddpm(denoise, self.diffusion, x, spaced, noise, variance)
 
     def _draw_labels(self, noise: samplers.ImageNoise) -> Tensor | None:
         """Classes as frequent as in the training images, for a conditional model: (B,) int64."""
@@ -127,9 +133,13 @@ def load_model(folder: str | Path, device: str = "auto") -> DiffusionModel:
         num_classes = len(config["class_names"]) if config["model"]["conditional"] else None
         unet = UNet(ModelConfig.model_validate(config["model"]), config["image_size"], num_classes)
         unet.load_state_dict(weights)
-        place = choose_device(device)
-        unet = unet.to(place, memory_format=memory_format(place))  # type: ignore[call-overload]
-        return DiffusionModel(unet, config)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:200]
         raise InputError(f"{folder}: {WEIGHTS_FILE} and {CONFIG_FILE} do not fit each other ({reason})") from None
+    place = choose_device(device)
+    return DiffusionModel(unet.to(place, memory_format=memory_format(place)), config)  # type: ignore[call-overload]
+
+
+def _check(name: str, value: object, good: bool, choices: str) -> None:
+    if not good:
+        raise InputError(f"{name}: found {value!r}, choose {choices}")

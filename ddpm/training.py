@@ -155,7 +155,7 @@ class Training:
             RunError: the loss is no longer a finite number.
         """
         evaluations = self._steps_of(min(self.epochs, MAX_EVALUATIONS)) if len(self.heldout_set) else set()
-        previews = self._steps_of(self.epochs // preview_every) if preview_every else set()
+        previews = self._previews(preview_every) if preview_every else set()
         progress, batch_size = self.progress, self.config.batch_size
         first, started = progress.steps, time.perf_counter()
         with progress_bar(
@@ -176,6 +176,8 @@ class Training:
                     preview(self.ema.model, done)
                 if checkpoint.due() or done == self.steps:
                     checkpoint.save(self.state())
+                if done in evaluations | previews:
+                    first, started = done, time.perf_counter()  # images/s is that of training alone
         return progress.history
 
     def state(self) -> dict[str, Any]:
@@ -201,7 +203,7 @@ class Training:
         """Take one optimisation step; returns loss and gradient norm, (2,) float32, on the device."""
         # Everything random in a step follows from the seed and its number, so nothing before it has to be remembered.
         torch.manual_seed(int(_generator(self.seed, 1, step).integers(2**63)))
-        x0, labels = self.train_set.batch(torch.from_numpy(self.order.rows(step)).to(self.device))
+        x0, labels = self.train_set.batch(self._rows(step))
         if self.config.flip:
             mirrored = torch.rand(len(x0), 1, 1, 1, device=self.device) < 0.5
             x0 = torch.where(mirrored, x0.flip(-1), x0)
@@ -222,11 +224,20 @@ class Training:
         """Mean loss of the averaged network on the held-out images, at noise and time steps that never change."""
         torch.manual_seed(self.seed)
         count, total = len(self.heldout_set), 0.0
-        times = torch.linspace(0, self.diffusion.timesteps - 1, count, device=self.device).round().long()
+        # Evenly spaced, and shuffled because neighbouring images often are of one class.
+        times = (torch.arange(count) + 0.5) / count * self.diffusion.timesteps
+        times = times.long()[torch.randperm(count)].to(self.device)
         for rows in torch.split(torch.arange(count, device=self.device), self.config.batch_size):
             x0, labels = self.heldout_set.batch(rows)
             total += self._losses(self.ema.model, x0, labels, times[rows]).sum().item()
         return total / count
+
+    def _rows(self, step: int) -> Tensor:
+        """Rows of the batch of a step, (B,) int64 on the device; a GPU takes them without keeping the host waiting."""
+        rows = torch.from_numpy(self.order.rows(step))
+        if self.device.type == "cuda":
+            rows = rows.pin_memory()
+        return rows.to(self.device, non_blocking=True)
 
     def _losses(self, unet: UNet, x0: Tensor, labels: Tensor, t: Tensor) -> Tensor:
         eps = torch.randn_like(x0)
@@ -245,6 +256,11 @@ class Training:
     def _steps_of(self, points: int) -> set[int]:
         """Step numbers at `points` evenly spaced moments, the last of them the end."""
         return {math.ceil(self.steps * point / points) for point in range(1, points + 1)}
+
+    def _previews(self, every: int) -> set[int]:
+        """Step numbers after each `every` epochs, and at the end."""
+        per_epoch = len(self.train_set) / self.config.batch_size
+        return {math.ceil(epoch * per_epoch) for epoch in range(every, self.epochs, every)} | {self.steps}
 
     def _log(self, reporter: Reporter, images_per_second: float) -> float:
         """Add a point to the training curve, the mean since the last one; returns its loss."""

@@ -73,7 +73,8 @@ class Attention(nn.Module):
         """Map (B, C, H, W) to the same shape."""
         batch, channels, height, width = x.shape
         qkv = self.qkv(self.norm(x)).view(batch, 3, self.heads, channels // self.heads, height * width)
-        q, k, v = qkv.transpose(-1, -2).unbind(dim=1)  # each (B, heads, H * W, head_channels)
+        # Each (B, heads, H * W, head_channels); contiguous, because the fast kernels refuse anything else.
+        q, k, v = qkv.transpose(-1, -2).contiguous().unbind(dim=1)
         h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
         return x + self.out(h.reshape(batch, channels, height, width))
 
@@ -133,7 +134,7 @@ class UNet(nn.Module):
         super().__init__()
         width = config.channels
         widths = [width * mult for mult in config.channel_mults]
-        attends = [side in config.attention for side in config.resolutions(image_size)]
+        attends = [image_size >> level in config.attention for level in range(len(widths))]
         embed = 4 * width
 
         self.channels = width

@@ -36,10 +36,16 @@ def run(stage: Callable[[Config], None]) -> None:
         sys.exit(_complain(error, 2))
     except RunError as error:
         sys.exit(_complain(error, 1))
+    except FileNotFoundError as error:
+        sys.exit(_complain(f"{error.filename}: no such file; `dvc repro` runs the stages in order and makes it", 2))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         sys.exit(_complain(f"{error}; free some space and run the same command again, it goes on from there", 1))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's; half of the stages do without importing it
+            raise
+        sys.exit(_complain(f"{_first_line(error)}; lower the stage's batch_size in params.yaml, or model.channels", 1))
     except KeyboardInterrupt:
         # DVC would record a partial output as the result of a stage that exits with 0.
         sys.exit(128 + signal.SIGINT)
@@ -48,6 +54,10 @@ def run(stage: Callable[[Config], None]) -> None:
 def _complain(error: object, code: int) -> int:
     print(f"error: {error}", file=sys.stderr)
     return code
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split(". ")[0]
 
 
 def _end_with_dvc() -> None:

@@ -22,6 +22,7 @@ def main(config: Config) -> None:
     save_curves(train, heldout, REPORTS / "pictures" / "curves.png")
     photograph = load_packed(PROCESSED).images[0]
     save_forward_process(photograph, model["diffusion"]["timesteps"], REPORTS / "pictures" / "forward.png")
+    key = (REPORTS / "curves" / "key.txt").read_text(encoding="utf-8").strip()
     page = render(
         {
             "model": model,
@@ -29,12 +30,13 @@ def main(config: Config) -> None:
             "scores": scores,
             "sample": config.sample,
             "seed": config.seed,
+            "key": key,
             "last": {"train": train["loss"].iloc[-1], "heldout": heldout["loss"].iloc[-1] if len(heldout) else None},
         }
     )
     (REPORTS / "fid.md").write_text(page, encoding="utf-8")
 
-    with later_stage(config, model["key"]) as tracker:
+    with later_stage(config, key) as tracker:
         tracker.metrics({name: value for name, value in scores.items() if name.startswith(("fid", "kid"))})
         tracker.tags({"extractor": scores["extractor"]})
         for name in ("fid.md", "samples", "pictures", "data"):

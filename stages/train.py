@@ -30,7 +30,7 @@ def main(config: Config) -> None:
     packed = load_packed(PROCESSED)
     training = prepare(config, packed)
     key = stage_key("train", config.model_dump(mode="json"))
-    description = describe_model(config, packed, training) | {"key": key}
+    description = describe_model(config, packed, training)
     print(
         f"Training {description['training']['parameters'] / 1e6:.1f} M parameters on {len(training.train_set)} images "
         f"({len(training.heldout_set)} held out): {training.steps} steps on {describe(training.device)}."
@@ -40,12 +40,12 @@ def main(config: Config) -> None:
         if state:
             training.restore(state)
             print(f"Going on from the checkpoint after step {training.progress.steps}.")
-        train(config, training, description, checkpoint)
+        train(config, training, description, key, checkpoint)
 
 
-def train(config: Config, training: Training, description: dict[str, Any], checkpoint: Checkpoint) -> None:
+def train(config: Config, training: Training, description: dict[str, Any], key: str, checkpoint: Checkpoint) -> None:
     """Train from where `training` is, and write the outputs."""
-    with training_run(config, description["key"], resumed=training.progress.steps > 0) as tracker:
+    with training_run(config, key, resumed=training.progress.steps > 0) as tracker:
         tracker.tags({"device": describe(training.device)})
 
         def preview(unet: UNet, step: int) -> None:
@@ -55,7 +55,7 @@ def train(config: Config, training: Training, description: dict[str, Any], check
 
         history = training.run(tracker, preview, config.tracking.preview_every, checkpoint)
         save_model(MODELS, training.ema.model.state_dict(), description)
-        save_curves(history)
+        save_curves(history, key)
         tracker.artifacts(MODELS, "model")
 
 
@@ -66,6 +66,11 @@ def prepare(config: Config, packed: PackedImages) -> Training:
         InputError: no image is left for training, or the device cannot be had.
     """
     rows, heldout_rows = split_holdout(packed.items["id"].tolist(), config.data.holdout)
+    side = packed.images.shape[1]
+    if side != config.data.image_size:
+        raise InputError(
+            f"{PROCESSED}: holds images of {side} pixels, data.image_size is {config.data.image_size}; run `dvc repro`"
+        )
     if len(rows) == 0:
         raise InputError(f"data.holdout: {config.data.holdout} leaves none of {len(packed.items)} images for training")
     device = choose_device(config.device)
@@ -102,13 +107,18 @@ def describe_model(config: Config, packed: PackedImages, training: Training) -> 
     }
 
 
-def save_curves(history: History) -> None:
-    """Write the loss curves as tables."""
+def save_curves(history: History, key: str) -> None:
+    """Write the loss curves as tables, and the key by which the report finds the training's MLflow run.
+
+    The key is not in models/, because it also changes with an edit of the code that leaves the model as it is, after
+    which nothing has to be sampled again.
+    """
     folder = REPORTS / "curves"
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(history.train).to_csv(folder / "train.csv", index=False)
     # Named columns, because without held-out images there are no rows to name them.
     pd.DataFrame(history.heldout, columns=["step", "epoch", "loss"]).to_csv(folder / "heldout.csv", index=False)
+    (folder / "key.txt").write_text(key + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def changed(params: dict, key: str, value: object) -> dict:
         ("data.splits", ["train", "train"], ["data.splits", "twice"]),
         ("model.channels", 100, ["model.channels", "100", "8"]),
         ("model.attention", [15], ["model.attention", "15", "[64, 32, 16, 8]"]),
-        ("model.channel_mults", [1, 1, 1, 1, 1, 1, 1], []),
+        ("model.channel_mults", [1] * 7, []),
         ("model.head_channels", 48, ["model.head_channels", "48", "256"]),
         ("train.lr", float("nan"), ["train.lr", "nan"]),
         ("train.lr", -1, ["train.lr", "-1"]),
@@ -39,13 +39,22 @@ def changed(params: dict, key: str, value: object) -> dict:
         ("modle", {}, ["modle", "did you mean model?"]),
         ("train.grad_clp", 1.0, ["train.grad_clp", "did you mean train.grad_clip?"]),
         ("tracking", None, ["tracking"]),
+        ("tracking.experiment", " ", ["tracking.experiment"]),
+        ("epochs", True, ["epochs", "True", "a number"]),
+        ("train.lr", True, ["train.lr", "True", "a number"]),
+        ("train.flip", "off", ["train.flip", "'off'", "boolean"]),
+        ("model.conditional", 1, ["model.conditional", "1", "boolean"]),
+        ("epochs", 10**33, ["epochs", "1000000"]),
+        ("train.batch_size", 10**12, ["train.batch_size", "100000"]),
+        ("model.channel_mults", [1000000, 1], ["model.channel_mults.0", "64"]),
+        ("sample.n", 3, ["sample.n", "3", "4"]),
     ],
 )
 def test_fault_is_one_sentence_that_names_key_value_and_choices(params, key, value, words):
-    if key == "model.channel_mults":
+    if value == [1] * 7:
         params["model"]["attention"] = []
         params["data"]["image_size"] = 8
-        words = ["model.channel_mults", "8 pixels", "4"]
+        words = ["model.channel_mults", "8 pixels", "at most 3"]
     with pytest.raises(InputError) as caught:
         parse_config(changed(params, key, value))
     message = str(caught.value)

@@ -44,8 +44,19 @@ def test_round_trip_from_target_to_x0_and_eps(schedule, target, x0):
     x_t = diffusion.add_noise(x0, t, eps)
     recovered = diffusion.predict_x0(diffusion.target_of(x0, t, eps), x_t, t)
     assert torch.allclose(recovered, x0, atol=2e-5)
+    alpha, sigma = diffusion.alpha_sigma(t)
     # At the least noise, ε is a small difference of large numbers: 1e-2 is what float32 leaves of it.
-    assert torch.allclose(diffusion.predict_eps(x0, x_t, t), eps, atol=1e-2)
+    assert torch.allclose((x_t - alpha * recovered) / sigma, eps, atol=1e-2)
+
+
+def test_v_is_the_rotation_of_image_and_noise(x0):
+    """Salimans & Ho 2022, appendix D: x_t = α x_0 + σ ε and v = α ε - σ x_0, so ε = σ x_t + α v."""
+    diffusion = Diffusion("cosine", 1000, "v")
+    t, eps = torch.linspace(0, 999, 8).long(), torch.randn_like(x0)
+    alpha, sigma = diffusion.alpha_sigma(t)
+    v, x_t = diffusion.target_of(x0, t, eps), diffusion.add_noise(x0, t, eps)
+    assert torch.allclose(sigma * x_t + alpha * v, eps, atol=1e-5)
+    assert torch.allclose(alpha * x_t - sigma * v, x0, atol=1e-5)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import yaml
@@ -92,6 +93,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.parametrize("stage", ["train", "sample", "fid", "report"])
+def test_a_stage_run_by_hand_too_early_says_what_to_do(repository, stage):
+    output = call(repository, "python", "-m", f"stages.{stage}", check=False)
+    assert output.startswith("error: ") and "`dvc repro" in output and output.count("\n") == 1
+
+
 @pytest.fixture(scope="module")
 def reproduced(repository: Path) -> Path:
     """The same repository after the first `dvc repro`."""
@@ -108,7 +115,23 @@ def test_a_bad_parameter_ends_in_one_sentence_before_any_work(repository):
     params.write_text(good)
     assert "params.yaml: schedule: found 'bogus', choose 'linear', 'cosine' or 'sigmoid'" in output
     assert "exited with 2" in output and "Traceback" not in output
-    assert stages_run(output) == ["download"] or stages_run(output) == []
+    assert stages_run(output) == ["download"] and not (repository / "data/raw").exists()
+
+
+def test_the_model_on_disk_is_the_average_that_training_reports(reproduced):
+    """The last held-out loss of the curve is that of the saved weights, and of no others."""
+    from ddpm import load_model
+    from ddpm.config import load_config
+    from ddpm.dataset import load_packed
+    from stages.train import prepare
+
+    config = load_config(reproduced / "params.yaml")
+    training = prepare(config, load_packed(reproduced / "data/processed"))
+    training.ema.model.load_state_dict(load_model(reproduced / "models", device="cpu").unet.state_dict())
+    reported = pd.read_csv(reproduced / "reports/curves/heldout.csv")["loss"].iloc[-1]
+    assert training.heldout_loss() == pytest.approx(reported, rel=1e-4)
+    training.ema.model.load_state_dict(training.unet.state_dict())
+    assert training.heldout_loss() != pytest.approx(reported, rel=1e-4)
 
 
 def test_all_outputs_are_there(reproduced):
@@ -235,7 +258,7 @@ def test_a_stage_ends_when_its_dvc_was_killed(reproduced):
     assert not stage.is_running()
 
 
-def test_inception_scores_come_from_the_weights_file_without_a_network(reproduced, inception_weights):
+def test_inception_scores_come_from_the_weights_file(reproduced, inception_weights):
     """Random weights in the real file format, laid where `download` puts the real ones, which a test cannot fetch."""
     params = reproduced / "params.yaml"
     params.write_text(params.read_text().replace("extractor: efficientnet_lite0", "extractor: inception"))

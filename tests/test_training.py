@@ -196,6 +196,72 @@ def test_training_learns_a_toy_data_set(tiny_model):
     assert colours.count(1) == 0 and min(colours.count(0), colours.count(2)) >= 8  # red and blue, never green
 
 
+def test_a_conditional_network_learns_what_its_classes_look_like(tiny_model):
+    """Class 0 is red and class 1 is blue; images asked for by class must have its colour."""
+    images = np.zeros((64, 16, 16, 3), dtype=np.uint8)
+    labels = np.random.default_rng(0).integers(0, 2, 64)
+    images[labels == 0, ..., 0] = images[labels == 1, ..., 2] = 200
+    torch.manual_seed(0)
+    unet = UNet(tiny_model.model_copy(update={"conditional": True}), 16, num_classes=2)
+    training = Training(
+        unet,
+        Diffusion("cosine", 1000, "v"),
+        settings(batch_size=8, ema_decay=0.9),
+        ImageSet.on(CPU, images, labels),
+        ImageSet.on(CPU, images[:0], labels[:0]),
+        epochs=20,
+        seed=0,
+    )
+    run(training)
+    config = {
+        "schedule": "cosine",
+        "diffusion": {"timesteps": 1000, "target": "v"},
+        "image_size": 16,
+        "class_names": ["red", "blue"],
+    }
+    for label, counts in enumerate([[1, 0], [0, 1]]):
+        model = DiffusionModel(training.ema.model, config | {"class_counts": counts})
+        red, _, blue = model.sample(8, steps=10).mean(axis=(0, 1, 2))
+        assert (red > blue + 80) if label == 0 else (blue > red + 80)
+
+
+def test_bf16_computes_in_bf16_and_keeps_weights_and_loss_in_float32(tiny_model, monkeypatch):
+    seen = []
+    training = make(tiny_model, disks(16), precision="bf16")
+    loss = training.diffusion.loss
+    monkeypatch.setattr(
+        training.diffusion, "loss", lambda output, *rest: seen.append(output.dtype) or loss(output, *rest)
+    )
+    values = training.train_step(0)
+    assert seen == [torch.bfloat16] and values.dtype == torch.float32 and values.isfinite().all()
+    assert {parameter.dtype for parameter in training.unet.parameters()} == {torch.float32}
+    exact = make(tiny_model, disks(16), precision="fp32").train_step(0)
+    assert values[0].item() == pytest.approx(exact[0].item(), rel=0.02)
+
+
+def test_heldout_loss_spreads_its_time_steps_over_all_images(tiny_model, monkeypatch):
+    seen = []
+    images = disks(64)
+    training = make(tiny_model, images, images)
+    losses = training._losses
+    monkeypatch.setattr(training, "_losses", lambda unet, x0, labels, t: seen.append(t) or losses(unet, x0, labels, t))
+    first = training.heldout_loss()
+    times = torch.cat(seen).double()
+    assert times.sort().values.diff().unique().numel() <= 2 and times.mean().item() == pytest.approx(499.5, abs=8)
+    rows = torch.arange(64).double()
+    assert torch.corrcoef(torch.stack([rows, times]))[0, 1].abs() < 0.3  # neighbours are often of one class
+    assert training.heldout_loss() == first
+
+
+@pytest.mark.parametrize(
+    ("epochs", "every", "expected"), [(6, 2, [4, 8, 12]), (7, 3, [6, 12, 14]), (2, 50, [4]), (4, 0, [])]
+)
+def test_previews_come_after_every_so_many_epochs_and_at_the_end(tiny_model, epochs, every, expected):
+    steps = []
+    run(make(tiny_model, disks(16), epochs=epochs, batch_size=8), lambda _unet, step: steps.append(step), every)
+    assert steps == expected
+
+
 class BreakOffError(Exception):
     pass
 
