@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test lint lock clean
+.PHONY: install demo test test-slow lint lock clean
 
 install: $(INSTALLED)
 
@@ -20,7 +20,10 @@ demo: $(INSTALLED)
 	$(BIN)/python -m demo
 
 test: $(INSTALLED)
-	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest
+	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)
+	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -m slow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

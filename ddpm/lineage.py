@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ddpm.checksums import checksum
 from ddpm.errors import InputError
 
 
@@ -37,12 +38,6 @@ def stage_key(stage: str, params: dict[str, Any], dvc_yaml: Path = Path("dvc.yam
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _stage_entry(stage: str, dvc_yaml: Path) -> dict[str, Any]:
     try:
         stages = yaml.safe_load(dvc_yaml.read_text(encoding="utf-8"))["stages"]
@@ -66,10 +61,10 @@ def _value(name: str, params: dict[str, Any], stage: str, dvc_yaml: Path) -> Any
 def _content(path: Path, name: str, stage: str) -> str | dict[str, str]:
     """Hash of a file, or the hashes of all files below a folder by their relative paths."""
     if path.is_file():
-        return file_sha256(path)
+        return checksum(path)
     if path.is_dir():
         files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
-        return {file.as_posix(): file_sha256(path / file) for file in files if not _is_bytecode(file)}
+        return {file.as_posix(): checksum(path / file) for file in files if not _is_bytecode(file)}
     raise InputError(f"{name}: stage {stage} depends on it, but it is missing; run `dvc repro {stage}`")
 
 

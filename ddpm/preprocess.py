@@ -4,8 +4,13 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from functools import partial
+import threading
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +18,15 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from ddpm.dataset import PackedImages
-from ddpm.errors import InputError
+from ddpm.errors import InputError, RunError
 from ddpm.progress import progress_bar
 from ddpm.sources import Item, Source
 
 ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 swap width and height
 GAP = 3  # large images are first reduced by averaging whole blocks, to no less than this multiple of the result
 CHUNK = 16  # images that travel to a worker together
+AHEAD = 3  # chunks per worker in memory at a time: one at work, and enough that no worker ever waits
+MIN_IMAGES = 4  # with fewer, the scores have no standard error
 
 
 class Prepared(NamedTuple):
@@ -41,15 +48,19 @@ def pack(source: Source, image_size: int, workers: int | None = None) -> PackedI
         workers: number of processes; None for one per usable core.
 
     Raises:
-        InputError: the source has no images, or one of them cannot be read.
+        InputError: the source has fewer than 4 images, or one of them cannot be read.
+        RunError: the system ended a worker process.
     """
     count = len(source)
-    if not count:
-        raise InputError("data: the source has no images; check data.path, data.splits and data.synthetic.count")
+    if count < MIN_IMAGES:
+        raise InputError(
+            f"data.source {source.name}: {count} images are too few, the scores need at least {MIN_IMAGES}; "
+            "add some, or choose another data.source"
+        )
     images = np.empty((count, image_size, image_size, 3), dtype=np.uint8)
     rows = []
     prepared = _prepare_all(source, image_size, workers or _usable_cores())
-    with progress_bar(count, "preprocess") as bar:
+    with closing(prepared), progress_bar(count, "preprocess") as bar:
         for row, image in enumerate(prepared):
             images[row] = image.pixels
             rows.append(image[:4])
@@ -115,21 +126,47 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _prepare_all(source: Source, image_size: int, workers: int) -> Iterator[Prepared]:
+def _prepare_all(source: Source, image_size: int, workers: int) -> Generator[Prepared, None, None]:
     """Prepare all items in worker processes, and yield them in the order of the source."""
     # fork starts at once and is safe here, where no library's threads are at work; elsewhere only spawn is.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with context.Pool(workers, initializer=_leave_group) as pool:
-        yield from pool.imap(partial(prepare, source, image_size), source.items(), chunksize=CHUNK)
+    others = multiprocessing.active_children()
+    with ProcessPoolExecutor(workers, context, initializer=_begin_worker) as pool:
+        try:
+            items, waiting = source.items(), deque[Future[list[Prepared]]]()
+            while chunk := list(islice(items, CHUNK)):
+                waiting.append(pool.submit(_prepare_chunk, source, image_size, chunk))
+                if len(waiting) == AHEAD * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        except BrokenProcessPool:
+            raise RunError(
+                "preprocess: the system ended a worker process, most likely because memory ran out; free some, or use "
+                "fewer cores (`taskset -c 0 dvc repro preprocess` uses one), and run it again"
+            ) from None
+        except BaseException:  # an error or a signal: nobody waits any more for what the workers are doing
+            for worker in set(multiprocessing.active_children()) - set(others):
+                worker.terminate()
+            raise
 
 
-def _leave_group() -> None:
-    """Let Ctrl-C, or a signal to the whole group, reach only the parent, which then ends its workers in good order.
+def _prepare_chunk(source: Source, image_size: int, chunk: list[Item]) -> list[Prepared]:
+    return [prepare(source, image_size, item) for item in chunk]
 
-    A worker that a signal ends while it holds the lock of the queue would leave the parent waiting for ever.
-    """
+
+def _begin_worker() -> None:
+    """Let Ctrl-C, or a signal to the whole group, reach only the parent, which then ends its workers in good order."""
     os.setpgrp()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's handler, inherited, is not for workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent was killed: it would wait for work for ever."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _usable_cores() -> int:

@@ -79,9 +79,11 @@ def squared_mmd(real: np.ndarray, fake: np.ndarray) -> float:
 def kid(real: np.ndarray, fake: np.ndarray) -> tuple[float, float]:
     """Compute the kernel Inception distance (Bińkowski et al. 2018) and its standard error.
 
-    Both sets are shuffled, always alike, and cut into at least 10 disjoint blocks of at most 1000 images; the blocks'
-    estimates are independent, so their spread says how uncertain the mean is. (Overlapping random subsets, the usual
-    choice, have the same mean but a spread that shrinks to zero with fewer than 1000 images.)
+    Both sets are shuffled, always alike, and cut into disjoint blocks of 2 to 1000 images: 10, or as many more as that
+    takes, but fewer where the smaller set has less than 20. The blocks' estimates are independent, so their spread says
+    how uncertain the mean is. (Overlapping random subsets, the usual choice, have the same mean but a spread that
+    shrinks to zero with fewer than 1000 images.) Where one set is about 500 times as large as the other, or more, there
+    are not enough blocks to hold all of it, and the rest is left out.
 
     Args:
         real: (N, D) features.
@@ -101,7 +103,9 @@ def kid(real: np.ndarray, fake: np.ndarray) -> tuple[float, float]:
         np.array_split(rng.permutation(len(fake)), blocks),
         strict=True,
     )
-    estimates = np.array([squared_mmd(real[rows], fake[columns]) for rows, columns in parts])
+    estimates = np.array(
+        [squared_mmd(real[rows[:KID_BLOCK_SIZE]], fake[columns[:KID_BLOCK_SIZE]]) for rows, columns in parts]
+    )
     return float(estimates.mean()), float(estimates.std(ddof=1) / np.sqrt(blocks))
 
 

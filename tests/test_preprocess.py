@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm import data_plots
-from ddpm.errors import InputError
+from ddpm.errors import InputError, RunError
 from ddpm.preprocess import pack, prepare, to_rgb, to_square
 from ddpm.sources import Item
 from ddpm.sources.folder import Folder
 from ddpm.sources.synthetic import Synthetic
-from stages import preprocess as stage
 
 RNG = np.random.default_rng(0)
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -156,12 +154,48 @@ def test_damaged_files_are_named():
         with pytest.raises(
             InputError, match=r"data\.source memory: image 1 cannot be read as an image .*repair or remove"
         ):
-            pack(Memory(good, bad), 8, workers=1)
+            pack(Memory(good, bad, good, good), 8, workers=1)
 
 
-def test_no_images_is_an_error():
-    with pytest.raises(InputError, match="no images"):
-        pack(Memory(), 8)
+@pytest.mark.parametrize("count", [0, 3])
+def test_too_few_images_for_the_scores_are_refused_before_any_work(count):
+    with pytest.raises(InputError, match=rf"data\.source memory: {count} images are too few.* at least 4; add some"):
+        pack(Memory(*[b"no image"] * count), 8)
+
+
+class Deadly(Memory):
+    """Its 51st image ends the worker that opens it, as the system does when memory runs out."""
+
+    def open(self, item):
+        if item.id == "image 50":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().open(item)
+
+
+@pytest.mark.timeout(30)
+def test_a_killed_worker_is_one_sentence():
+    # Larger than a pipe's buffer, so that the parent is stopped in the middle of handing out work.
+    content = encode(Image.fromarray(RNG.integers(0, 256, (200, 200, 3), dtype=np.uint8)))
+    with pytest.raises(RunError, match="ended a worker process, most likely because memory ran out; free some"):
+        pack(Deadly(*[content] * 400), 8, workers=2)
+
+
+class Counted(Memory):
+    """Counts the images that were read."""
+
+    read = 0
+
+    def items(self):
+        for item in super().items():
+            self.read += 1
+            yield item
+
+
+def test_encoded_images_are_read_only_a_little_ahead_of_the_work():
+    source = Counted(b"no image", *[encode(Image.new("RGB", (8, 8), RED))] * 5000)
+    with pytest.raises(InputError, match="image 0 cannot be read"):
+        pack(source, 8, workers=2)
+    assert source.read <= 2 * 3 * 16
 
 
 @pytest.fixture
@@ -209,37 +243,7 @@ def test_errors_in_the_source_itself_reach_the_caller(photos):
         pack(photos, 16, workers=2)
 
 
-def test_stage_writes_the_same_pictures_twice_and_they_are_small(params, tmp_path, monkeypatch):
-    from ddpm.config import parse_config
-
-    params["data"] |= {"source": "synthetic", "image_size": 16, "synthetic": {"count": 20, "classes": 6, "seed": 0}}
-    config = parse_config(params)
-    runs = []
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        monkeypatch.chdir(tmp_path / name)
-        stage.main(config)
-        runs.append({str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()})
-    assert runs[0] == runs[1]
-    pictures = [name for name in runs[0] if name.startswith("reports/data/")]
-    assert sorted(Path(name).name for name in pictures) == [
-        "class_counts.png",
-        "classes.png",
-        "mean_colour.png",
-        "sizes.png",
-    ]
-    assert max(len(runs[0][name]) for name in pictures) < 600_000
-
-
-def test_mean_colours_average_each_class_and_leave_empty_ones_white(tmp_path):
-    packed = pack(Memory(encode(Image.new("RGB", (8, 8), RED)), encode(Image.new("RGB", (8, 8), BLUE))), 8)
-    packed.summary["class_names"].append("$empty$")
-    packed.summary["class_counts"].append(0)
-    assert data_plots.mean_colours(packed).tolist() == [[127.5, 0, 127.5], [255, 255, 255]]
-    data_plots.save_all(packed, tmp_path)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_signals_end_the_workers_without_a_traceback(number, tmp_path):
     code = """
 import signal, sys, time
@@ -270,7 +274,7 @@ except KeyboardInterrupt:
     started = time.monotonic()
     _, errors = process.communicate(timeout=10)  # ends only when the workers have closed the pipes too
     assert time.monotonic() - started < 5
-    assert process.returncode == 128 + number
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
     assert "Traceback" not in errors
     assert "Process" not in errors
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from pytorch_fid.fid_score import calculate_frechet_distance
 
+from ddpm import scores
 from ddpm.errors import InputError
 from ddpm.scores import fid, frechet_distance, kid, moments, squared_mmd
 
@@ -172,3 +173,18 @@ def test_kid_has_an_error_at_every_size(count):
 def test_kid_of_three_images_is_refused():
     with pytest.raises(InputError, match="at least 4 images"):
         kid(normal(0, 3, 4), normal(1, 100, 4))
+
+
+@pytest.mark.parametrize(("real", "fake"), [(9000, 8), (8, 9000), (12_500, 30), (1500, 1400)])
+def test_kid_never_compares_more_than_1000_images_at_once(real, fake, monkeypatch):
+    sizes = []
+
+    def recorded(x, y):
+        sizes.append((len(x), len(y)))
+        return squared_mmd(x, y)
+
+    monkeypatch.setattr(scores, "squared_mmd", recorded)
+    mean, error = kid(normal(0, real, 2), normal(1, fake, 2))
+    assert max(map(max, sizes)) <= 1000 and min(map(min, sizes)) >= 2
+    assert len(sizes) == min(max(10, -(-max(real, fake) // 1000)), min(real, fake) // 2)
+    assert np.isfinite(mean) and error > 0

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def folder(tmp_path, photos):
 
 def test_importing_the_sources_imports_neither_torch_nor_matplotlib():
     code = (
-        "import sys, ddpm.preprocess, ddpm.sources.flowers102, ddpm.sources.folder, ddpm.sources.synthetic; "
+        "import sys, ddpm.pictures, ddpm.preprocess, ddpm.sources.flowers102, ddpm.sources.folder; "
+        "import ddpm.sources.synthetic; "
         "print([name for name in ('torch', 'torchvision', 'matplotlib') if name in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
@@ -122,6 +124,40 @@ def test_changed_added_and_removed_images_are_refused_with_the_remedy(folder, ph
         next(folder.items())
     with pytest.raises(InputError, match=f"A.JPG: {remedy}"):
         folder.open(items[1])
+
+
+def ids(root):
+    source = Folder(root / "raw", root / "photos")
+    source.fetch()
+    return [item.id for item in source.items()]
+
+
+def test_links_to_folders_are_followed_but_loops_are_not(tmp_path):
+    picture(tmp_path / "elsewhere" / "a.png")
+    picture(tmp_path / "photos" / "tulip" / "b.png")
+    (tmp_path / "photos" / "rose").symlink_to(tmp_path / "elsewhere")
+    for name in ("loop", "again"):
+        (tmp_path / "photos" / "tulip" / name).symlink_to(tmp_path / "photos")
+    assert ids(tmp_path) == ["rose/a.png", "tulip/b.png"]
+
+
+def test_a_folder_keeps_its_name_when_a_link_beside_it_leads_there_too(tmp_path):
+    picture(tmp_path / "photos" / "tulip" / "a.png")
+    (tmp_path / "photos" / "alias").symlink_to(tmp_path / "photos" / "tulip")
+    assert ids(tmp_path) == ["tulip/a.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(folder, photos, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("rose"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"data\.path: .*rose cannot be read \(Permission denied\); permit it"):
+        folder.fetch()
 
 
 def test_missing_and_empty_folders_name_the_parameter(tmp_path):

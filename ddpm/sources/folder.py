@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from ddpm.downloads import Remote, checksum
+from ddpm.checksums import checksum
+from ddpm.downloads import Remote
 from ddpm.errors import InputError
 from ddpm.progress import progress_bar
 from ddpm.sources import Item
@@ -51,7 +52,7 @@ class Folder:
             for name in ids:
                 file = self.path / name
                 try:
-                    size, sha256 = file.stat().st_size, checksum(file, "sha256")
+                    size, sha256 = file.stat().st_size, checksum(file)
                 except OSError as error:
                     raise InputError(f"{file}: cannot be read ({error.strerror}); repair or remove it") from None
                 writer.writerow([name, classes.index(_class_of(name)), size, sha256])
@@ -102,15 +103,12 @@ class Folder:
         """List the ids of all images below the folder, sorted by code point so that no locale changes the order."""
         if not self.path.is_dir():
             raise InputError(f"data.path: {self.path} is no folder; name the folder that holds your images")
-        ids = []
-        # Links are followed: data sets are often put together from links to folders elsewhere.
-        for parent, folders, files in os.walk(self.path, followlinks=True):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            ids += [
-                (Path(parent) / name).relative_to(self.path).as_posix()
-                for name in files
-                if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-            ]
+        ids = sorted(
+            (parent / name).relative_to(self.path).as_posix()
+            for parent, files in _walk(self.path)
+            for name in files
+            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+        )
         if not ids:
             raise InputError(
                 f"data.path: {self.path} holds no image; put files there that end in {' '.join(EXTENSIONS)}"
@@ -121,10 +119,35 @@ class Folder:
                 raise InputError(
                     f"data.path: {self.path} holds {name!a}; rename it without control characters, in UTF-8"
                 )
-        return sorted(ids)
+        return ids
 
     def _changed(self, file: Path) -> InputError:
         return InputError(f"{file}: changed since `download`; run `dvc repro --force download`")
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield every folder that is not hidden with the names of its files, each once however many links lead to it.
+
+    Links are followed: data sets are often put together from links to folders elsewhere.
+    """
+    visited = set()
+    for parent, folders, files in os.walk(root, followlinks=True, onerror=_refuse):
+        folder = Path(parent)
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        # A folder before the links beside it, so that its images get its own name, whatever order the disk lists.
+        folders[:] = sorted(
+            (name for name in folders if not name.startswith(".")),
+            key=lambda name: ((folder / name).is_symlink(), name),
+        )
+        yield folder, files
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"data.path: {error.filename} cannot be read ({error.strerror}); permit it, or move it elsewhere")
 
 
 def _class_of(name: str) -> str:

@@ -1,0 +1,92 @@
+"""Pictures drawn by matplotlib: what they show, and that their bytes follow from the data alone."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from ddpm import data_plots, plots
+from ddpm.config import parse_config
+from ddpm.dataset import PackedImages
+from stages import preprocess as stage
+
+
+def packed(sizes):
+    """One grey image for each (width, height)."""
+    count = len(sizes)
+    items = pd.DataFrame(sizes, columns=["width", "height"])
+    items.insert(0, "label", np.arange(count) % 2)
+    items.insert(0, "id", [f"image {index}" for index in range(count)])
+    summary = {"class_names": ["rose", "tulip"], "class_counts": np.bincount(items["label"], minlength=2).tolist()}
+    return PackedImages(np.full((count, 8, 8, 3), 99, np.uint8), items, summary)
+
+
+def draw_all(folder: Path) -> dict[str, bytes]:
+    steps = np.arange(1, 20)
+    train = pd.DataFrame({"epoch": steps, "loss": 1 / steps, "grad_norm": 2 / steps})
+    plots.save_curves(train, train[["epoch", "loss"]], folder / "report" / "curves.png")
+    plots.save_forward_process(np.full((8, 8, 3), 99, np.uint8), 10, folder / "report" / "forward.png", frames=3)
+    data_plots.save_all(packed([(8, 9), (12, 10), (30, 40), (8, 8)]), folder / "data")
+    return {path.name: path.read_bytes() for path in folder.rglob("*.png")}
+
+
+def test_settings_of_matplotlib_do_not_change_the_bytes_and_are_left_alone(tmp_path):
+    expected = draw_all(tmp_path / "default")
+    assert len(expected) == 6
+    mine = {"font.size": 17, "axes.facecolor": "black", "savefig.dpi": 50, "savefig.bbox": "tight", "image.cmap": "hot"}
+    with matplotlib.rc_context(mine):
+        assert draw_all(tmp_path / "mine") == expected
+        assert matplotlib.rcParams["font.size"] == 17
+
+
+def test_no_version_of_matplotlib_is_written(tmp_path):
+    for name, content in draw_all(tmp_path).items():
+        assert b"Software" not in content, name
+        assert b"atplotlib" not in content, name
+
+
+@pytest.mark.parametrize(
+    "sizes", [[(128, 128)] * 4, [(500, 600), (500, 750), (1168, 500), (500, 500)], [(1, 1)] * 4, [(1, 9000)] * 4]
+)
+def test_sizes_are_histograms_that_count_every_image(sizes):
+    figure = data_plots._sizes(packed(sizes))
+    figure.draw_without_rendering()
+    for axes, values in zip(figure.axes, np.array(sizes).T, strict=True):
+        low, high = axes.get_xlim()
+        bars = [bar for bar in axes.patches if bar.get_height()]
+        for value in set(values.tolist()):
+            (bar,) = [bar for bar in bars if bar.get_x() < value < bar.get_x() + bar.get_width()]
+            assert low < bar.get_x() and bar.get_x() + bar.get_width() < high
+            assert 0.01 * (high - low) < bar.get_width() < 0.2 * (high - low)  # neither a hair nor a wall
+        assert sum(bar.get_height() for bar in bars) == len(sizes)
+
+
+def test_mean_colours_average_each_class_and_leave_empty_ones_white(tmp_path):
+    images = packed([(8, 8)] * 4)
+    images.images[:3] = [[[(255, 0, 0)]], [[(0, 0, 255)]], [[(0, 0, 255)]]]
+    images.summary["class_names"].append("$empty$")
+    images.summary["class_counts"].append(0)
+    assert data_plots.mean_colours(images).tolist() == [[127.5, 0, 127.5], [49.5, 49.5, 177], [255, 255, 255]]
+    data_plots.save_all(images, tmp_path)
+
+
+def test_stage_writes_the_same_pictures_twice_and_they_are_small(params, tmp_path, monkeypatch):
+    params["data"] |= {"source": "synthetic", "image_size": 16, "synthetic": {"count": 20, "classes": 6, "seed": 0}}
+    config = parse_config(params)
+    runs = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        stage.main(config)
+        runs.append({str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()})
+    assert runs[0] == runs[1]
+    pictures = [name for name in runs[0] if name.startswith("reports/data/")]
+    assert sorted(Path(name).name for name in pictures) == [
+        "class_counts.png",
+        "classes.png",
+        "mean_colour.png",
+        "sizes.png",
+    ]
+    assert max(len(runs[0][name]) for name in pictures) < 600_000
