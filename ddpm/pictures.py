@@ -26,6 +26,12 @@ def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
     return canvas
 
 
+def enlarge(images: np.ndarray, side: int = 64) -> np.ndarray:
+    """Repeat the pixels of (N, H, W, 3) images a whole number of times, so that small ones are about `side` wide."""
+    factor = max(1, side // images.shape[2])
+    return images.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
 def save_png(image: np.ndarray, path: Path) -> None:
     """Write (H, W, 3) uint8 as a PNG, creating the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)

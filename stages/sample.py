@@ -10,7 +10,7 @@ from ddpm.config import Config, SampleConfig
 from ddpm.lineage import stage_key
 from ddpm.model import DiffusionModel, load_model
 from ddpm.paths import MODELS, REPORTS, SAMPLES
-from ddpm.pictures import grid, save_png
+from ddpm.pictures import enlarge, grid, save_png
 from ddpm.pixels import to_uint8
 from ddpm.progress import progress_bar
 from stages import run
@@ -28,7 +28,7 @@ def main(config: Config) -> None:
         images = paint(model, config.sample, options, checkpoint)
         SAMPLES.mkdir(parents=True, exist_ok=True)
         np.save(SAMPLES / "samples.npy", images)
-        save_png(grid(images[:GRID_IMAGES], columns=8), REPORTS / "samples" / "grid.png")
+        save_png(grid(enlarge(images[:GRID_IMAGES]), columns=8), REPORTS / "samples" / "grid.png")
         save_png(reverse_strip(model, options), REPORTS / "samples" / "reverse.png")
 
 
@@ -58,7 +58,7 @@ def reverse_strip(model: DiffusionModel, options: dict[str, Any]) -> np.ndarray:
     frames = [to_uint8(x) for x in model.trajectory(range(STRIP_IMAGES), **options)]
     chosen = np.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().astype(int)
     rows = np.stack([frames[index] for index in chosen], axis=1)  # (images, frames, H, W, 3)
-    return grid(rows.reshape(-1, *rows.shape[2:]), columns=len(chosen))
+    return grid(enlarge(rows.reshape(-1, *rows.shape[2:])), columns=len(chosen))
 
 
 if __name__ == "__main__":

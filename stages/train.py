@@ -15,7 +15,7 @@ from ddpm.lineage import stage_key
 from ddpm.model import DiffusionModel
 from ddpm.model_file import save_model
 from ddpm.paths import MODELS, PROCESSED, REPORTS
-from ddpm.pictures import grid
+from ddpm.pictures import enlarge, grid
 from ddpm.tracking import training_run
 from ddpm.training import History, ImageSet, Training
 from ddpm.unet import UNet
@@ -51,7 +51,7 @@ def train(config: Config, training: Training, description: dict[str, Any], key: 
         def preview(unet: UNet, step: int) -> None:
             steps = min(PREVIEW_STEPS, config.diffusion.timesteps)
             images = DiffusionModel(unet, description).sample(PREVIEW_IMAGES, steps=steps, seed=config.seed)
-            tracker.image("samples", grid(images, columns=4), step)
+            tracker.image("samples", grid(enlarge(images), columns=4), step)
 
         history = training.run(tracker, preview, config.tracking.preview_every, checkpoint)
         save_model(MODELS, training.ema.model.state_dict(), description)
