@@ -1,7 +1,11 @@
-"""Identity of a stage's result: one hash over everything that DVC regards as the stage's input."""
+"""What determines a result, as one hash over all that DVC regards as a stage's input, and where it comes from."""
 
 import hashlib
 import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,8 @@ import yaml
 
 from ddpm.checksums import checksum
 from ddpm.errors import InputError
+
+VERSIONED = ("torch", "torchvision", "numpy", "dvc", "mlflow")
 
 
 def stage_key(stage: str, params: dict[str, Any], dvc_yaml: Path = Path("dvc.yaml")) -> str:
@@ -36,6 +42,18 @@ def stage_key(stage: str, params: dict[str, Any], dvc_yaml: Path = Path("dvc.yam
     }
     canonical = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def origin() -> dict[str, str]:
+    """Say where a result comes from: software versions, and the git commit and DVC experiment where there are any."""
+    tags = {f"version.{package}": version(package) for package in VERSIONED}
+    tags |= {"version.python": platform.python_version(), "dvc.exp_name": os.environ.get("DVC_EXP_NAME", "")}
+    try:
+        git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        tags["git.commit"] = git.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    return {name: value for name, value in tags.items() if value}
 
 
 def _stage_entry(stage: str, dvc_yaml: Path) -> dict[str, Any]:

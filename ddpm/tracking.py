@@ -3,7 +3,6 @@
 import fcntl
 import os
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ddpm.config import Config, flatten
+from ddpm.lineage import origin
 from ddpm.paths import from_main_root
 
 if TYPE_CHECKING:  # importing MLflow takes seconds, and half of the stages do not track
@@ -31,8 +31,8 @@ OPENED_BY = "pipeline.opened_by"  # train | score
 PARENT = "mlflow.parentRunId"  # MLflow's own tag: the UI nests this run below that one
 
 ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 hold every call to a dead server for four minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's own 7 hold every call to a dead server for four minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds; with one retry, a silent server costs a dozen
     "MLFLOW_DISABLE_TELEMETRY": "true",  # no stage but download uses the network
     "MLFLOW_LOGGING_LEVEL": "ERROR",  # the terminal shows our lines, not those about database migrations
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -132,7 +132,7 @@ class _Store:
 
     def open(self, name: str, params: dict[str, object], tags: dict[str, str]) -> str:
         """Id of a new run with status RUNNING."""
-        run = self.client.create_run(self.experiment_id, tags=tags | _origin(), run_name=name)
+        run = self.client.create_run(self.experiment_id, tags=tags | origin(), run_name=name)
         _log(self.client, run.info.run_id, params, {})
         return run.info.run_id
 
@@ -263,17 +263,6 @@ def _name(config: Config, sampler: bool = False) -> str:
     """What a person calls the run: "cosine · 300 epochs · ddim 100 steps"."""
     name = f"{config.schedule} · {config.epochs} epoch{'s' * (config.epochs != 1)}"
     return f"{name} · {config.sample.sampler} {config.sample.steps} steps" if sampler else name
-
-
-def _origin() -> dict[str, str]:
-    """Tags that say where a run comes from: git commit and name of the DVC experiment, where there are any."""
-    tags = {"dvc.exp_name": os.environ.get("DVC_EXP_NAME", "")}
-    try:
-        git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        tags["git.commit"] = git.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        pass
-    return {name: value for name, value in tags.items() if value}
 
 
 def _log(client: "MlflowClient", run_id: str, params: Mapping[str, object], tags: Mapping[str, str]) -> None:

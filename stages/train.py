@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 
 from ddpm.checkpoint import Checkpoint, checkpoint_for
+from ddpm.checksums import checksum
 from ddpm.config import Config
 from ddpm.dataset import PackedImages, load_packed, split_holdout
 from ddpm.devices import choose_device, describe, memory_format
@@ -46,7 +47,7 @@ def main(config: Config) -> None:
 def train(config: Config, training: Training, description: dict[str, Any], key: str, checkpoint: Checkpoint) -> None:
     """Train from where `training` is, and write the outputs."""
     with training_run(config, key, resumed=training.progress.steps > 0) as tracker:
-        tracker.tags({"device": describe(training.device)})
+        tracker.tags({"device": describe(training.device), "data.sha256": checksum(PROCESSED / "images.npy")})
 
         def preview(unet: UNet, step: int) -> None:
             steps = min(PREVIEW_STEPS, config.diffusion.timesteps)

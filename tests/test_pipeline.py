@@ -1,5 +1,6 @@
 """The whole pipeline through DVC, on a tiny scale, in temporary repositories; in the order in which a user works."""
 
+import hashlib
 import json
 import shutil
 import signal
@@ -118,6 +119,10 @@ def test_one_finished_run_holds_parameters_curves_scores_and_artifacts(reproduce
         "sample.steps": "3",
     }
     assert run.data.metrics["fid_efficientnet_lite0"] > 0
+    tags = run.data.tags
+    assert tags["git.commit"] == call(reproduced, "git", "rev-parse", "HEAD").strip()
+    assert tags["data.sha256"] == hashlib.sha256((reproduced / "data/processed/images.npy").read_bytes()).hexdigest()
+    assert tags["device"].startswith("CPU") and tags["version.torch"].startswith("2.")
     client = MlflowClient(tracking_uri=f"sqlite:///{reproduced / 'mlflow.db'}")
     for curve in ("loss", "heldout_loss", "learning_rate", "grad_norm", "images_per_second"):
         assert len(client.get_metric_history(run.info.run_id, curve)) >= 2, curve
@@ -139,6 +144,18 @@ def test_a_second_cold_run_gives_the_same_bytes_without_mlflow_too(reproduced, t
     assert (root / "dvc.lock").read_bytes() == (reproduced / "dvc.lock").read_bytes()
     assert (root / "reports/fid.json").read_bytes() == (reproduced / "reports/fid.json").read_bytes()
     assert not (root / "mlflow.db").exists()
+
+
+def test_a_colleague_pulls_the_results_and_runs_nothing(reproduced, tmp_path):
+    clone, storage = tmp_path / "clone", str(tmp_path / "storage")
+    call(tmp_path, "git", "clone", "-q", str(reproduced), str(clone))
+    for name in ("dvc.lock", "reports/fid.json"):  # what git would bring, once committed
+        shutil.copy(reproduced / name, clone / name)
+    for root, command in ((reproduced, "push"), (clone, "pull")):
+        call(root, "dvc", "remote", "add", "--local", "-d", "storage", storage)
+        call(root, "dvc", command)
+    assert stages_run(call(clone, "dvc", "repro")) == []
+    assert (clone / "reports/fid.md").read_bytes() == (reproduced / "reports/fid.md").read_bytes()
 
 
 def test_an_experiment_reruns_only_what_depends_on_it(reproduced):
@@ -207,7 +224,7 @@ def test_a_stage_ends_when_its_dvc_was_killed(reproduced):
         dvc.kill()
         dvc.wait()
         params.write_text(before)
-        call(reproduced, "dvc", "checkout")  # what DVC had cleared away for the training
+        call(reproduced, "dvc", "checkout", "--force")  # what DVC had cleared away for the training
     assert not stage.is_running()
 
 

@@ -1,6 +1,7 @@
 """Runs in real SQLite stores: where they land, how they end, and that a failing store costs nothing else."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -249,6 +250,19 @@ def test_a_refused_server_costs_seconds_and_one_warning(
     captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == captured.err.count("warning: MLflow failed") == 1
+
+
+def test_a_silent_server_costs_seconds_and_one_warning(
+    config: Config, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, and never answers
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+        start = time.monotonic()
+        with tracking.training_run(config, TRAIN) as tracker:
+            for step in range(100):
+                tracker.metrics({"loss": 1.0}, step=step)
+        assert time.monotonic() - start < 15
+    assert capfd.readouterr().err.count("warning: MLflow failed") == 1
 
 
 def test_disabled_tracking_does_nothing(tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
