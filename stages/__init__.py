@@ -45,7 +45,8 @@ def run(stage: Callable[[Config], None]) -> None:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # PyTorch's; half of the stages do without importing it
             raise
-        sys.exit(_complain(f"{_first_line(error)}; lower the stage's batch_size in params.yaml, or model.channels", 1))
+        reason = str(error).split(". ")[0]
+        sys.exit(_complain(f"{reason}; lower the stage's batch_size in params.yaml, or model.channels", 1))
     except KeyboardInterrupt:
         # DVC would record a partial output as the result of a stage that exits with 0.
         sys.exit(128 + signal.SIGINT)
@@ -54,10 +55,6 @@ def run(stage: Callable[[Config], None]) -> None:
 def _complain(error: object, code: int) -> int:
     print(f"error: {error}", file=sys.stderr)
     return code
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split(". ")[0]
 
 
 def _end_with_dvc() -> None:

@@ -54,7 +54,9 @@ def train(config: Config, training: Training, description: dict[str, Any], key: 
             images = DiffusionModel(unet, description).sample(PREVIEW_IMAGES, steps=steps, seed=config.seed)
             tracker.image("samples", grid(enlarge(images), columns=4), step)
 
-        history = training.run(tracker, preview, config.tracking.preview_every, checkpoint)
+        # Previews go to MLflow alone, so without it they would be painted for nobody.
+        preview_every = config.tracking.preview_every if config.tracking.enabled else 0
+        history = training.run(tracker, preview, preview_every, checkpoint)
         save_model(MODELS, training.ema.model.state_dict(), description)
         save_curves(history, key)
         tracker.artifacts(MODELS, "model")
