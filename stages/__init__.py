@@ -58,7 +58,10 @@ def _complain(error: object, code: int) -> int:
 
 
 def _end_with_dvc() -> None:
-    """Have the system end this stage with its parent: a DVC that was killed leaves it behind, working for nobody."""
+    """Have the system end this stage with its parent: a DVC that was killed leaves it behind, working for nobody.
+
+    The parent must be DVC itself, not its shell, which would live on: hence the `exec` in dvc.yaml.
+    """
     if os.environ.get("DVC_STAGE") and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -212,20 +212,23 @@ def test_a_stage_ends_when_its_dvc_was_killed(reproduced):
     params = reproduced / "params.yaml"
     before = params.read_text()
     params.write_text(before.replace("epochs: 2", "epochs: 100000"))
-    dvc = subprocess.Popen(["dvc", "repro", "train"], cwd=reproduced, env=environment(), stdout=subprocess.DEVNULL)
+    plain_shell = environment() | {"SHELL": "/bin/sh"}  # unlike bash, dash stays between DVC and the stage
+    dvc = subprocess.Popen(["dvc", "repro", "train"], cwd=reproduced, env=plain_shell, stdout=subprocess.DEVNULL)
     try:
         wait_for(lambda: list((reproduced / ".ckpt").glob("*/lock")))
         (stage,) = [
             child for child in psutil.Process(dvc.pid).children(recursive=True) if "stages.train" in child.cmdline()
         ]
         dvc.kill()
-        stage.wait(timeout=30)
+        try:
+            stage.wait(timeout=30)
+        finally:
+            stage.kill()
     finally:
         dvc.kill()
         dvc.wait()
         params.write_text(before)
         call(reproduced, "dvc", "checkout", "--force")  # what DVC had cleared away for the training
-    assert not stage.is_running()
 
 
 def test_inception_scores_come_from_the_weights_file(reproduced, inception_weights):
