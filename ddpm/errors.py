@@ -1,4 +1,9 @@
-"""The two ways in which a command may end badly, each told in one sentence."""
+"""How a command may end badly: in one sentence and with an exit code, not in a traceback."""
+
+import errno
+import signal
+import sys
+from collections.abc import Callable
 
 
 class InputError(Exception):
@@ -7,3 +12,40 @@ class InputError(Exception):
 
 class RunError(Exception):
     """The work itself failed half-way (a diverged training, say); exit code 1."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tell a lack of space, or of quota, from other faults."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def guarded(action: Callable[[], object]) -> None:
+    """Do something; turn each foreseeable fault into a sentence on stderr.
+
+    Exit codes: 0 done, 1 the work failed, 2 wrong input, 130 ended by Ctrl-C.
+    """
+    try:
+        action()
+    except InputError as error:
+        sys.exit(_complain(error, 2))
+    except RunError as error:
+        sys.exit(_complain(error, 1))
+    except FileNotFoundError as error:
+        sys.exit(_complain(f"{error.filename}: no such file; `dvc repro` runs the stages in order and makes it", 2))
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        sys.exit(_complain(f"{error}; free some space and run the same command again, it goes on from there", 1))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's; half of the commands do without importing it
+            raise
+        reason = str(error).split(". ")[0]
+        sys.exit(_complain(f"{reason}; lower the stage's batch_size in params.yaml, or model.channels", 1))
+    except KeyboardInterrupt:
+        # DVC would record a partial output as the result of a stage that exits with 0.
+        sys.exit(128 + signal.SIGINT)
+
+
+def _complain(error: object, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code

@@ -1,7 +1,6 @@
 """The stages of dvc.yaml, one module each; run as `python -m stages.NAME` in the repository root."""
 
 import ctypes
-import errno
 import importlib.util
 import os
 import signal
@@ -17,7 +16,7 @@ for _package in ("pydantic", "torch", "mlflow", "pytorch_fid"):
 
 import ddpm  # noqa: E402
 from ddpm.config import Config, load_config  # noqa: E402
-from ddpm.errors import InputError, RunError  # noqa: E402
+from ddpm.errors import InputError, guarded  # noqa: E402
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -28,33 +27,13 @@ def run(stage: Callable[[Config], None]) -> None:
     Exit codes: 0 done, 1 the work failed, 2 wrong input, 128 + n ended by signal n.
     """
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    try:
-        _end_with_dvc()
-        _check_package()
-        stage(load_config())
-    except InputError as error:
-        sys.exit(_complain(error, 2))
-    except RunError as error:
-        sys.exit(_complain(error, 1))
-    except FileNotFoundError as error:
-        sys.exit(_complain(f"{error.filename}: no such file; `dvc repro` runs the stages in order and makes it", 2))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        sys.exit(_complain(f"{error}; free some space and run the same command again, it goes on from there", 1))
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's; half of the stages do without importing it
-            raise
-        reason = str(error).split(". ")[0]
-        sys.exit(_complain(f"{reason}; lower the stage's batch_size in params.yaml, or model.channels", 1))
-    except KeyboardInterrupt:
-        # DVC would record a partial output as the result of a stage that exits with 0.
-        sys.exit(128 + signal.SIGINT)
+    guarded(lambda: _run(stage))
 
 
-def _complain(error: object, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
+def _run(stage: Callable[[Config], None]) -> None:
+    _end_with_dvc()
+    _check_package()
+    stage(load_config())
 
 
 def _end_with_dvc() -> None:

@@ -1,6 +1,8 @@
 """Shared pieces: a tiny network and its configuration."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 import yaml
 from torch import nn
 
-from ddpm.config import Config, ModelConfig, parse_config
+from ddpm.config import Config, ModelConfig, load_config, parse_config
 
 # A test must see its own temporary repository, whatever runs the tests.
 for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_"))]:
@@ -42,6 +44,26 @@ def config(params) -> Config:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository whose MLflow store is made once, because that takes seconds; see `tracked`."""
+    root = tmp_path_factory.mktemp("a repository")
+    (root / ".dvc").mkdir()
+    return root
+
+
+@pytest.fixture
+def tracked(repository: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Config]:
+    """Parameters with an MLflow experiment for this test alone, in the working directory `repository`."""
+    config = load_config("params.yaml")
+    monkeypatch.chdir(repository)
+    for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    tracking = config.tracking.model_copy(update={"experiment": request.node.name})
+    yield config.model_copy(update={"tracking": tracking})
+    shutil.rmtree(repository / ".unsent", ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,163 @@
+"""From a stage into the store, or, when the store fails, into a folder and from there into the store later."""
+
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from ddpm.errors import is_disk_full
+from ddpm.tracking import unsent
+from ddpm.tracking.store import Claim, Entry, Store, Work
+
+PATIENCE = 10.0  # seconds that one stage waits for a slow store, in all
+
+T = TypeVar("T")
+
+
+class Patience:
+    """Waits for calls to the store: a second for each is free, what is beyond it comes out of PATIENCE."""
+
+    def __init__(self) -> None:
+        self._left = PATIENCE
+
+    def call(self, action: Callable[[], T]) -> T:
+        """Return what the action returns, or raise what it raises.
+
+        Raises:
+            TimeoutError: the patience is at its end; the action is left to itself.
+        """
+        answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+        def answer() -> None:
+            try:
+                answers.put((action(), None))
+            except BaseException as error:
+                answers.put((None, error))
+
+        started = time.monotonic()
+        # A daemon: a database that is locked, or a server that is silent, shall not hold up the end of the process.
+        threading.Thread(target=answer, daemon=True).start()
+        try:
+            value, error = answers.get(timeout=1 + max(0.0, self._left))
+        except queue.Empty:
+            raise TimeoutError("no answer in time") from None
+        finally:
+            self._left -= max(0.0, time.monotonic() - started - 1)
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]
+
+
+class Recorder:
+    """Sends the entries of one piece of work to its run; from the store's first failure on it keeps them instead."""
+
+    def __init__(self, work: Work) -> None:
+        """Find or open the run, after sending what earlier stages could not."""
+        self._work = work
+        self._patience = Patience()
+        self._delivery: _Delivery | None = None
+        self._claim: Claim | None = None
+        self._unsent: unsent.Unsent | None = None
+        self._warned: set[str] = set()
+        try:
+            self._send_older()
+            delivery = _Delivery(work, None, self._patience)
+            self._claim = delivery.claim
+            if work.resumed:
+                delivery.skip_repeated_points()
+            self._delivery = delivery
+        except Exception as error:
+            self._failed(error)
+
+    def record(self, entry: Entry) -> None:
+        """Send an entry, or keep it."""
+        if self._delivery:
+            try:
+                self._delivery.send(entry)
+                return
+            except Exception as error:
+                self._failed(error)
+                if not is_disk_full(error):  # else it was the artifacts' disk, and the database may take the rest
+                    self._delivery = None
+        try:
+            self._unsent = self._unsent or unsent.Unsent(self._work, self._claim)
+            self._unsent.add(entry)
+        except OSError as error:
+            self._warn("lost", f"what MLflow misses cannot be kept either ({reason(error)})")
+
+    def close(self) -> None:
+        """Leave what is unsent to others."""
+        if self._unsent:
+            self._unsent.close()
+
+    def _send_older(self) -> None:
+        for folder in unsent.pending():
+            try:
+                deliver(folder, self._patience)
+            except Exception as error:
+                if not is_disk_full(error):
+                    raise
+                self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self._warn(
+            "failed",
+            f"MLflow failed ({reason(error)}); what it misses is kept in .unsent/, and sent by the next stage or by "
+            "`python -m ddpm sync`",
+        )
+
+    def _warn(self, kind: str, sentence: str) -> None:
+        """Say a thing once."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            print(f"warning: {sentence}; models/ and reports/ are not affected", file=sys.stderr)
+
+
+class _Delivery:
+    """An open store, and the run in it that takes the entries of a piece of work."""
+
+    def __init__(self, work: Work, claim: Claim | None, patience: Patience) -> None:
+        self._patience = patience
+        self.store = patience.call(lambda: Store(work.experiment))
+        # Another store than the one that failed, at the right address this time, does not know the run.
+        known = claim if claim and patience.call(lambda: self.store.holds(claim)) else None
+        self.claim = known or patience.call(lambda: self.store.claim(work))
+        self._last_steps: dict[str, int] = {}
+
+    def skip_repeated_points(self) -> None:
+        """Leave out points that the run has: going on from a checkpoint repeats the steps since it was written."""
+        self._last_steps = self._patience.call(lambda: self.store.last_steps(self.claim))
+
+    def send(self, entry: Entry) -> None:
+        match entry:
+            case {"metrics": metrics, "step": step}:
+                new = {name: value for name, value in metrics.items() if step > self._last_steps.get(name, -1)}
+                entry = {**entry, "metrics": new}
+            case {"artifacts": _}:  # files may be large; a server that is silent ends this by its own limit
+                self.store.send(self.claim, entry)
+                return
+        self._patience.call(lambda: self.store.send(self.claim, entry))
+
+
+def deliver(folder: Path, patience: Patience) -> bool:
+    """Send what a folder of unsent entries holds and delete it; False if its process is still writing to it."""
+    with unsent.opened(folder) as content:
+        if content is None:
+            return False
+        work, claim, entries = content
+        delivery = _Delivery(work, claim, patience)
+        if work.stage == "train":  # it may have been interrupted after it was sent in part
+            delivery.skip_repeated_points()
+        for entry in entries:
+            delivery.send(entry)
+        # No more will come from the process that was killed without an end.
+        patience.call(lambda: delivery.store.end_if_running(delivery.claim))
+    return True
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in less than a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,0 +1,266 @@
+"""The MLflow store: where it is, which of its runs belongs to a piece of work, and how entries get into it."""
+
+import fcntl
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddpm.paths import from_main_root
+
+if TYPE_CHECKING:  # importing MLflow takes seconds, and half of the stages do not track
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+# What tells two sets of scores of one training apart; batch sizes and the place of a file do not.
+SCORE_IDENTITY = ("sample.n", "sample.sampler", "sample.steps", "sample.eta", "sample.variance", "fid.extractor")
+
+KEY = "pipeline.key"  # which training
+OPENED_BY = "pipeline.opened_by"  # train | score
+ATTEMPT = "pipeline.attempt"  # which process wrote to the run last, so that a killed one can be told
+PARENT = "mlflow.parentRunId"  # MLflow's own tag: the UI nests this run below that one
+
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's own 7 hold every call to a dead server for four minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds; with one retry, a silent server costs a dozen
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # no stage but download uses the network
+    "MLFLOW_LOGGING_LEVEL": "ERROR",  # the terminal shows our lines, not those about database migrations
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+Entry = Mapping[str, Any]  # one thing to record; `Store.send` lists its forms
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage records: all that it takes to find or open its run, now or, from a file, days later.
+
+    stage: train (a new run, or that of an interrupted attempt) | score (the run of the training, or one below it).
+    key: identity of the training.
+    resumed: this attempt goes on from the checkpoint of an earlier one.
+    names: what people call a run of this training, and one of these scores.
+    training, scoring: parameters, as MLflow shows them.
+    tags: where the run comes from.
+    started: milliseconds since 1970.
+    process: host and number of the process.
+    experiment: name of the MLflow experiment.
+    """
+
+    stage: str
+    key: str
+    resumed: bool
+    names: tuple[str, str]
+    training: dict[str, str]
+    scoring: dict[str, str]
+    tags: dict[str, str]
+    started: int
+    process: tuple[str, int]
+    experiment: str
+
+    @property
+    def attempt(self) -> str:
+        """The value of the tag ATTEMPT."""
+        host, process = self.process
+        return f"{host} {process} {self.started}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The run into which a piece of work is written; `opened`: the work also ends it."""
+
+    run_id: str
+    opened: bool
+
+
+class Store:
+    """One experiment of a tracking store; every method may raise whatever MLflow raises."""
+
+    def __init__(self, experiment: str) -> None:
+        """Open the store of MLFLOW_TRACKING_URI, or else mlflow.db in the main repository; made when missing."""
+        os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+        import mlflow
+
+        self.uri, self._database = _location()
+        if self.uri.startswith("sqlite:") and not self._database.exists():
+            with self._locked():
+                if not self._database.exists():
+                    _create(self._database)
+        self.client: MlflowClient = mlflow.MlflowClient(tracking_uri=self.uri)
+        found = self.client.get_experiment_by_name(experiment)
+        self.experiment_id = found.experiment_id if found else self._create_experiment(experiment)
+
+    def claim(self, work: Work) -> Claim:
+        """Find or open the run of a piece of work; asked twice, it gives the same one."""
+        # One process at a time, so that two stages never claim the same run.
+        with self._locked():
+            self._end_killed_runs()
+            runs = self._runs(f"tags.`{KEY}` = '{work.key}'")
+            mine = [run for run in runs if run.data.tags.get(ATTEMPT) == work.attempt]
+            if mine:
+                return Claim(mine[0].info.run_id, opened=True)
+            return self._claim_training(work, runs) if work.stage == "train" else self._claim_scores(work, runs)
+
+    def holds(self, claim: Claim) -> bool:
+        """Say whether this store has that run."""
+        from mlflow import MlflowException
+
+        try:
+            self.client.get_run(claim.run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return True
+
+    def send(self, claim: Claim, entry: Entry) -> None:
+        """Add one entry to a run."""
+        from mlflow.entities import Metric
+
+        client, run_id = self.client, claim.run_id
+        match entry:
+            case {"tags": tags}:
+                self._log(run_id, tags=tags)
+            case {"metrics": metrics, "step": step, "time": time}:
+                points = [Metric(name, value, time, step) for name, value in metrics.items()]
+                client.log_batch(run_id, metrics=points, synchronous=True)
+            case {"image": image, "key": key, "step": step, "time": time}:
+                # synchronous: nothing is left in a queue if the process is killed.
+                client.log_image(run_id, image, key=key, step=step, timestamp=time, synchronous=True)
+            case {"artifacts": path, "folder": folder}:
+                copy = client.log_artifacts if Path(path).is_dir() else client.log_artifact
+                copy(run_id, path, folder)
+            case {"end": status, "time": time} if claim.opened:
+                client.set_terminated(run_id, status, end_time=time)
+
+    def end_if_running(self, claim: Claim) -> None:
+        """End a run whose process was killed before it could."""
+        if claim.opened and self.client.get_run(claim.run_id).info.status == "RUNNING":
+            self.client.set_terminated(claim.run_id, "KILLED")
+
+    def last_steps(self, claim: Claim) -> dict[str, int]:
+        """Step of the last point of each curve of a run."""
+        names = self.client.get_run(claim.run_id).data.metrics
+        curves = {name: self.client.get_metric_history(claim.run_id, name) for name in names}
+        return {name: max(point.step for point in points) for name, points in curves.items()}
+
+    def _claim_training(self, work: Work, runs: "list[Run]") -> Claim:
+        earlier = [run for run in runs if run.data.tags.get(OPENED_BY) == "train"] if work.resumed else []
+        if earlier and earlier[0].info.status != "FINISHED":
+            return self._reopen(earlier[0], work)
+        return self._open(work, work.names[0], work.training)
+
+    def _claim_scores(self, work: Work, runs: "list[Run]") -> Claim:
+        trainings = [run for run in runs if PARENT not in run.data.tags]
+        if not trainings:
+            print(
+                "MLflow has no run of this training (restored from DVC's cache, or made elsewhere): opening a new one"
+            )
+            return self._open(work, work.names[0], work.training | work.scoring)
+
+        # A finished attempt is the one whose model is scored; failed ones may have come after it.
+        training = max(trainings, key=lambda run: (run.info.status == "FINISHED", run.info.start_time))
+        children = [run for run in runs if run.data.tags.get(PARENT) == training.info.run_id]
+        for run in (training, *children):
+            # A run that has no scores yet lacks these parameters, and so agrees.
+            if all(run.data.params.get(name, work.scoring[name]) == work.scoring[name] for name in SCORE_IDENTITY):
+                return self._join(run, work)
+        params = training.data.params | work.scoring
+        return self._open(work, work.names[1], params, {PARENT: training.info.run_id})
+
+    def _join(self, run: "Run", work: Work) -> Claim:
+        """Take an existing run for these scores; only one that a later stage left unfinished is the caller's to end."""
+        # MLflow refuses a second value of a parameter, and batch sizes may have changed.
+        new = {name: value for name, value in work.scoring.items() if name not in run.data.params}
+        self._log(run.info.run_id, params=new)
+        if run.data.tags.get(OPENED_BY) == "score" and run.info.status != "FINISHED":
+            return self._reopen(run, work)
+        return Claim(run.info.run_id, opened=False)
+
+    def _open(self, work: Work, name: str, params: dict[str, str], tags: dict[str, str] | None = None) -> Claim:
+        tags = {KEY: work.key, OPENED_BY: work.stage, ATTEMPT: work.attempt} | work.tags | (tags or {})
+        run = self.client.create_run(self.experiment_id, start_time=work.started, tags=tags, run_name=name)
+        self._log(run.info.run_id, params=params)
+        return Claim(run.info.run_id, opened=True)
+
+    def _reopen(self, run: "Run", work: Work) -> Claim:
+        self.client.update_run(run.info.run_id, status="RUNNING")
+        self._log(run.info.run_id, tags={ATTEMPT: work.attempt})
+        return Claim(run.info.run_id, opened=True)
+
+    def _end_killed_runs(self) -> None:
+        """End the runs of this machine whose process is gone: a kill -9 leaves nobody who could."""
+        for run in self._runs("attributes.status = 'RUNNING'"):
+            host, _, rest = run.data.tags.get(ATTEMPT, "").partition(" ")
+            if host == socket.gethostname() and not _is_alive(int(rest.split()[0])):
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def _runs(self, condition: str) -> "list[Run]":
+        """Runs of the experiment, newest first."""
+        return self.client.search_runs([self.experiment_id], condition, order_by=["attributes.start_time DESC"])
+
+    def _log(self, run_id: str, params: Mapping[str, str] | None = None, tags: Mapping[str, str] | None = None) -> None:
+        from mlflow.entities import Param, RunTag
+
+        self.client.log_batch(
+            run_id,
+            params=[Param(name, value) for name, value in (params or {}).items()],
+            tags=[RunTag(name, value) for name, value in (tags or {}).items()],
+            synchronous=True,
+        )
+
+    def _create_experiment(self, name: str) -> str:
+        with self._locked():
+            found = self.client.get_experiment_by_name(name)  # made by another process in the meantime
+            if found:
+                return found.experiment_id
+            # A server keeps artifacts where it likes; MLflow's default for a database is below the current folder.
+            place = None if self.uri.startswith("http") else _artifact_root(self._database)
+            return self.client.create_experiment(name, place)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        path = self._database.with_name(f"{self._database.name}.lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
+            yield
+
+
+def _location() -> tuple[str, Path]:
+    """URI of the store, and its SQLite file (for a server: the place of the default one)."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if uri.startswith("sqlite:///"):
+        database = from_main_root(uri.removeprefix("sqlite:///"))
+        return f"sqlite:///{database}", database
+    return uri, from_main_root("mlflow.db")
+
+
+def _artifact_root(database: Path) -> str:
+    return (database.parent / "mlartifacts").as_uri()
+
+
+def _create(database: Path) -> None:
+    """Create a SQLite store aside and rename it: one whose creation was killed half-way stays broken for ever."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    aside = database.with_name(f"{database.name}.init")
+    for leftover in database.parent.glob(f"{aside.name}*"):
+        leftover.unlink()
+    SqlAlchemyStore(f"sqlite:///{aside}", _artifact_root(database)).engine.dispose()  # type: ignore[no-untyped-call]
+    with closing(sqlite3.connect(aside)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")  # parallel experiments wait less for each other
+    aside.rename(database)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's, and alive
+    return True

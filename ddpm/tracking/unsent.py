@@ -1,0 +1,105 @@
+"""What MLflow could not take: a folder per process below .unsent/, kept until `sync` has sent it."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from PIL import Image
+
+from ddpm.paths import main_root
+from ddpm.pictures import save_png
+from ddpm.tracking.store import Claim, Entry, Work
+
+LOG = "log.jsonl"  # first the work and its claim, then an entry a line; files that entries name lie beside it
+
+
+class Unsent:
+    """The folder of one process, which holds a lock on its log for as long as it may write."""
+
+    def __init__(self, work: Work, claim: Claim | None) -> None:
+        """Create the folder; `claim` is the run, if it was found before the store failed."""
+        self.folder = main_root() / ".unsent" / f"{work.started}-{os.getpid()}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._log = (self.folder / LOG).open("w", encoding="utf-8")
+        fcntl.flock(self._log, fcntl.LOCK_EX)
+        self._files = 0
+        self._write({"work": asdict(work), "claim": asdict(claim) if claim else None})
+
+    def add(self, entry: Entry) -> None:
+        """Keep an entry, and copies of the files that it names, which the next experiment replaces.
+
+        Raises:
+            OSError: no room for them.
+        """
+        match entry:
+            case {"image": image}:
+                self._files += 1
+                name = f"{self._files}.png"
+                save_png(image, self.folder / name)
+                entry = {**entry, "image": name}
+            case {"artifacts": path}:
+                self._files += 1
+                name = _copy(Path(path), self.folder / str(self._files))
+                entry = {**entry, "artifacts": f"{self._files}/{name}"}
+        self._write(entry)
+
+    def close(self) -> None:
+        """Release the lock."""
+        self._log.close()
+
+    def _write(self, line: Entry) -> None:
+        self._log.write(json.dumps(line) + "\n")
+        self._log.flush()
+
+
+def pending() -> list[Path]:
+    """The folders of all that is unsent, oldest first."""
+    return sorted(log.parent for log in (main_root() / ".unsent").glob(f"*/{LOG}"))
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[tuple[Work, Claim | None, list[Entry]] | None]:
+    """Read a folder, and delete it when the block ends without an error; None if its process is still at it."""
+    with (folder / LOG).open(encoding="utf-8") as log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        yield _read(log, folder)
+        shutil.rmtree(folder)
+
+
+def _read(log: TextIO, folder: Path) -> tuple[Work, Claim | None, list[Entry]]:
+    # A line without its end was cut off by a kill or a full disk.
+    header, *entries = [json.loads(line) for line in log if line.endswith("\n")]
+    fields = header["work"]
+    work = Work(**fields | {"names": tuple(fields["names"]), "process": tuple(fields["process"])})
+    claim = Claim(**header["claim"]) if header["claim"] else None
+    return work, claim, [_with_files(entry, folder) for entry in entries]
+
+
+def _with_files(entry: dict[str, Any], folder: Path) -> Entry:
+    match entry:
+        case {"image": name}:
+            return entry | {"image": np.array(Image.open(folder / name))}
+        case {"artifacts": name}:
+            return entry | {"artifacts": str(folder / name)}
+    return entry
+
+
+def _copy(source: Path, folder: Path) -> str:
+    """Copy a file, or what is in a folder, into a new folder; returns the name below it by which MLflow takes it."""
+    if source.is_dir():
+        shutil.copytree(source, folder)
+        return ""
+    folder.mkdir()
+    shutil.copy(source, folder)
+    return source.name
