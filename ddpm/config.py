@@ -105,6 +105,7 @@ class TrainConfig(_Group):
     ema_decay: Probability
     flip: StrictBool
     precision: Literal["auto", "bf16", "fp32"]
+    deterministic: StrictBool
     log_every: Count
 
 

@@ -1,5 +1,6 @@
 """Which device does the work, and in which precision."""
 
+import os
 import sys
 
 import torch
@@ -38,6 +39,16 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "bf16" and device.type == "cuda" and not native:
         raise InputError("train.precision: bf16, but this GPU has no bfloat16 arithmetic; set it to auto or fp32")
     return torch.bfloat16 if precision == "bf16" or (precision == "auto" and native) else None
+
+
+def make_deterministic() -> None:
+    """Let PyTorch use only algorithms that give the same bits each time; it raises where there is none.
+
+    Without this, a GPU adds up gradients (convolutions, attention, embeddings) in whatever order its threads end, so
+    that two trainings drift apart in the last bits, and then in the pictures. A CPU keeps its order anyway.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+    torch.use_deterministic_algorithms(True)
 
 
 def describe(device: torch.device) -> str:

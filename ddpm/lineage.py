@@ -14,6 +14,7 @@ import yaml
 from ddpm.checksums import checksum
 from ddpm.errors import InputError
 
+CODE = ("ddpm", "stages", "dvc.yaml")
 VERSIONED = ("torch", "torchvision", "numpy", "dvc", "mlflow")
 
 
@@ -44,23 +45,47 @@ def stage_key(stage: str, params: dict[str, Any], dvc_yaml: Path = Path("dvc.yam
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def stage_names(dvc_yaml: Path = Path("dvc.yaml")) -> list[str]:
+    """Names of all stages of the pipeline.
+
+    Raises:
+        InputError: there is no pipeline.
+    """
+    return list(_stages(dvc_yaml))
+
+
 def origin() -> dict[str, str]:
     """Say where a result comes from: software versions, and the git commit and DVC experiment where there are any."""
     tags = {f"version.{package}": version(package) for package in VERSIONED}
     tags |= {"version.python": platform.python_version(), "dvc.exp_name": os.environ.get("DVC_EXP_NAME", "")}
-    try:
-        git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        tags["git.commit"] = git.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        pass
+    commit, modified = revision()
+    tags |= {"git.commit": commit, "git.modified": str(modified).lower() if commit else ""}
     return {name: value for name, value in tags.items() if value}
 
 
-def _stage_entry(stage: str, dvc_yaml: Path) -> dict[str, Any]:
+def revision() -> tuple[str, bool]:
+    """The git commit on which this workspace is based ("" if none), and whether its code was changed since."""
+    # DVC commits a queued experiment to a temporary branch, under a hash that depends on the time.
+    commit = os.environ.get("DVC_EXP_BASELINE_REV") or _git("rev-parse", "HEAD").stdout.strip()
+    return commit, _git("diff", "--quiet", commit, "--", *CODE).returncode == 1
+
+
+def _git(*command: str) -> subprocess.CompletedProcess[str]:
     try:
-        stages = yaml.safe_load(dvc_yaml.read_text(encoding="utf-8"))["stages"]
+        return subprocess.run(["git", *command], capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git on this machine
+        return subprocess.CompletedProcess(command, 127, "", "")
+
+
+def _stages(dvc_yaml: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(dvc_yaml.read_text(encoding="utf-8"))["stages"]
     except FileNotFoundError:
         raise InputError(f"{dvc_yaml}: no such file; run this in the root of the repository") from None
+
+
+def _stage_entry(stage: str, dvc_yaml: Path) -> dict[str, Any]:
+    stages = _stages(dvc_yaml)
     if stage not in stages:
         raise InputError(f"{dvc_yaml}: has no stage {stage}, only {', '.join(stages)}")
     return stages[stage]

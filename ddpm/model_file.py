@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ddpm.errors import InputError
@@ -26,7 +26,8 @@ def save_model(folder: Path, weights: dict[str, Tensor], config: dict[str, Any])
         config: model, diffusion, schedule, image_size, class_names, class_counts and how it was trained.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
+    content = save({name: tensor.contiguous().cpu() for name, tensor in weights.items()})
+    (folder / WEIGHTS_FILE).write_bytes(content)  # unlike save_file, which hides a full disk in an error of its own
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -17,6 +17,7 @@ for _package in ("pydantic", "torch", "mlflow", "pytorch_fid"):
 import ddpm  # noqa: E402
 from ddpm.config import Config, load_config  # noqa: E402
 from ddpm.errors import InputError, guarded  # noqa: E402
+from ddpm.stage_times import timed  # noqa: E402
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -33,7 +34,9 @@ def run(stage: Callable[[Config], None]) -> None:
 def _run(stage: Callable[[Config], None]) -> None:
     _end_with_dvc()
     _check_package()
-    stage(load_config())
+    config = load_config()
+    with timed(Path(stage.__code__.co_filename).stem, config.model_dump(mode="json")):
+        stage(config)
 
 
 def _end_with_dvc() -> None:

@@ -4,12 +4,15 @@ import json
 
 import pandas as pd
 
+from ddpm.checksums import checksum
 from ddpm.config import Config
 from ddpm.dataset import load_packed
+from ddpm.lineage import revision
 from ddpm.paths import MODELS, PROCESSED, REPORTS
 from ddpm.plots import save_curves, save_forward_process
 from ddpm.report import render
-from ddpm.tracking import later_stage
+from ddpm.stage_times import stage_times
+from ddpm.tracking import later_stage, run_filter
 from stages import run
 
 
@@ -30,14 +33,18 @@ def main(config: Config) -> None:
             "scores": scores,
             "sample": config.sample,
             "seed": config.seed,
-            "key": key,
+            "revision": revision(),
+            "run_filter": run_filter(config, key),
+            "data_sha256": checksum(PROCESSED / "images.npy"),
             "last": {"train": train["loss"].iloc[-1], "heldout": heldout["loss"].iloc[-1] if len(heldout) else None},
         }
     )
     (REPORTS / "fid.md").write_text(page, encoding="utf-8")
 
+    times = stage_times(config.model_dump(mode="json"))
     with later_stage(config, key) as tracker:
         tracker.metrics({name: value for name, value in scores.items() if name.startswith(("fid", "kid"))})
+        tracker.metrics({f"seconds/{stage}": seconds for stage, seconds in times.items()})
         tracker.tags({"extractor": scores["extractor"]})
         for name in ("fid.md", "samples", "pictures", "data"):
             path = REPORTS / name

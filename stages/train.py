@@ -9,7 +9,7 @@ from ddpm.checkpoint import Checkpoint, checkpoint_for
 from ddpm.checksums import checksum
 from ddpm.config import Config
 from ddpm.dataset import PackedImages, load_packed, split_holdout
-from ddpm.devices import choose_device, describe, memory_format
+from ddpm.devices import choose_device, describe, make_deterministic, memory_format
 from ddpm.diffusion import Diffusion
 from ddpm.errors import InputError
 from ddpm.lineage import stage_key
@@ -76,6 +76,8 @@ def prepare(config: Config, packed: PackedImages) -> Training:
         )
     if len(rows) == 0:
         raise InputError(f"data.holdout: {config.data.holdout} leaves none of {len(packed.items)} images for training")
+    if config.train.deterministic:
+        make_deterministic()
     device = choose_device(config.device)
     labels = packed.items["label"].to_numpy()
     torch.manual_seed(config.seed)

@@ -31,10 +31,23 @@ NO_DEPS = {
     "ddpm",
     *(
         f"ddpm.{name}"
-        for name in ("checkpoint", "checksums", "config", "errors", "lineage", "paths", "progress", "tracking")
+        for name in (
+            "checkpoint",
+            "checksums",
+            "config",
+            "errors",
+            "lineage",
+            "paths",
+            "progress",
+            "stage_times",
+            "tracking",
+            "tracking.recorder",
+            "tracking.store",
+            "tracking.unsent",
+        )
     ),
 }
-PREVIEW = {"ddpm.model", "ddpm.samplers", "ddpm.pictures"}
+TRACKED = {"ddpm.model", "ddpm.samplers", "ddpm.pictures"}  # what goes to MLflow alone
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +147,25 @@ def test_one_finished_run_holds_parameters_curves_scores_and_artifacts(reproduce
     assert (artifacts / "report/fid.md").exists() and (artifacts / "report/samples/grid.png").exists()
 
 
+def test_the_report_leads_to_its_run_and_its_commit(reproduced):
+    report = (reproduced / "reports/fid.md").read_text()
+    (run,) = runs(reproduced)
+    client = MlflowClient(tracking_uri=f"sqlite:///{reproduced / 'mlflow.db'}")
+    search = report.split("```")[1].strip()
+    for query in (search, "params.schedule = 'linear' and params.epochs = '2' and params.`sample.sampler` = 'ddim'"):
+        (found,) = client.search_runs([run.info.experiment_id], query)
+        assert found.info.run_id == run.info.run_id
+    assert f"| git commit | `{call(reproduced, 'git', 'rev-parse', 'HEAD').strip()}` |" in report
+    assert run.data.tags["data.sha256"] in report
+
+
+def test_the_run_tells_how_long_each_stage_took(reproduced):
+    (run,) = runs(reproduced)
+    stages = ("download", "preprocess", "reference", "train", "sample", "fid")
+    seconds = {stage: run.data.metrics[f"seconds/{stage}"] for stage in stages}
+    assert min(seconds.values()) >= 0 and 0.1 < seconds["train"] < 600
+
+
 def test_a_second_cold_run_gives_the_same_bytes_without_mlflow_too(reproduced, tmp_path):
     """DVC's lock file holds the checksum of every output; so it is the proof."""
     root = tmp_path / "second"
@@ -216,9 +248,7 @@ def test_a_stage_ends_when_its_dvc_was_killed(reproduced):
     dvc = subprocess.Popen(["dvc", "repro", "train"], cwd=reproduced, env=plain_shell, stdout=subprocess.DEVNULL)
     try:
         wait_for(lambda: list((reproduced / ".ckpt").glob("*/lock")))
-        (stage,) = [
-            child for child in psutil.Process(dvc.pid).children(recursive=True) if "stages.train" in child.cmdline()
-        ]
+        (stage,) = [child for child in psutil.Process(dvc.pid).children() if "stages.train" in child.cmdline()]
         dvc.kill()
         try:
             stage.wait(timeout=30)
@@ -252,7 +282,7 @@ def test_deps_name_the_modules_that_a_stage_imports(stage):
     code = f"import stages.{stage}, sys; print(*(m for m in sys.modules if m.split('.')[0] == 'ddpm'))"
     imported = set(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()) - NO_DEPS
     if stage == "train":
-        imported -= PREVIEW
+        imported -= TRACKED
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
     named = {dep.removesuffix(".py").replace("/", ".") for dep in deps if dep.startswith("ddpm/")} - {"ddpm.templates"}
     covered = {module for module in imported if any(f"{module}.".startswith(f"{name}.") for name in named)}

@@ -70,15 +70,23 @@ def runs(root: Path) -> list[Run]:
     return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
 
 
-def make_repository(root: Path) -> Path:
-    """Make a repository whose only commit is this working tree with the tiny parameters."""
+def make_repository(root: Path, restless: bool = False, **params: object) -> Path:
+    """Make a repository whose only commit is this working tree with the tiny parameters, and some others.
+
+    A restless one keeps a checkpoint after every step or batch instead of every minute.
+    """
     listed = call(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes((ROOT / name).read_bytes())
     (root / "dvc.lock").unlink(missing_ok=True)
-    params = merge(yaml.safe_load((ROOT / "params.yaml").read_text()), TINY)
+    if restless:
+        checkpoint = root / "ddpm/checkpoint.py"
+        checkpoint.write_text(
+            checkpoint.read_text().replace("SECONDS = 60.0", "SECONDS = 0").replace("SHARE = 100", "SHARE = 0")
+        )
+    params = merge(merge(yaml.safe_load((ROOT / "params.yaml").read_text()), TINY), params)
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     call(root, "git", "init", "-q")
     call(root, "git", "add", "-A")

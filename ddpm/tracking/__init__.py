@@ -14,7 +14,7 @@ from ddpm.errors import RunError
 from ddpm.lineage import origin
 from ddpm.tracking import unsent
 from ddpm.tracking.recorder import Patience, Recorder, deliver, reason
-from ddpm.tracking.store import Entry, Work
+from ddpm.tracking.store import KEY, SCORE_IDENTITY, Entry, Work
 
 TRAINING = {"schedule", "epochs", "seed", "data", "model", "diffusion", "train"}
 SCORING = {"sample", "fid"}
@@ -74,6 +74,13 @@ def later_stage(config: Config, train_key: str) -> Iterator[Tracker]:
     """
     with _tracked(config, "score", train_key, resumed=False) as tracker:
         yield tracker
+
+
+def run_filter(config: Config, train_key: str) -> str:
+    """The search, in MLflow's language, that finds the one run of a training with these scores."""
+    scoring = _params(config, SCORING)
+    conditions = [f"tags.\"{KEY}\" = '{train_key}'"]
+    return " and ".join(conditions + [f"params.\"{name}\" = '{scoring[name]}'" for name in SCORE_IDENTITY])
 
 
 def sync() -> int:
