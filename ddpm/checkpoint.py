@@ -1,6 +1,7 @@
 """The state of unfinished work, kept outside DVC's outputs, which DVC deletes before a stage runs."""
 
 import fcntl
+import io
 import os
 import shutil
 import sys
@@ -52,8 +53,10 @@ class Checkpoint:
         started = time.monotonic()
         aside = self._file.with_suffix(".tmp")
         try:
+            content = io.BytesIO()  # torch.save into a file that is full leaves an error that hides the reason
+            torch.save(state, content)
             with aside.open("wb") as stream:
-                torch.save(state, stream)
+                stream.write(content.getbuffer())
                 stream.flush()
                 os.fsync(stream.fileno())  # or a power cut could leave the new name on the old disk blocks
             aside.replace(self._file)

@@ -16,7 +16,10 @@ class RunError(Exception):
 
 def is_disk_full(error: BaseException) -> bool:
     """Tell a lack of space, or of quota, from other faults."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not isinstance(error, OSError):
+        return False
+    # NumPy says only "30720 requested and 3968 written".
+    return error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "requested and" in str(error))
 
 
 def guarded(action: Callable[[], object]) -> None:
@@ -35,7 +38,7 @@ def guarded(action: Callable[[], object]) -> None:
     except OSError as error:
         if not is_disk_full(error):
             raise
-        sys.exit(_complain(f"{error}; free some space and run the same command again, it goes on from there", 1))
+        sys.exit(_complain(f"the disk is full ({error}); free some space and run the same command again", 1))
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # PyTorch's; half of the commands do without importing it
             raise

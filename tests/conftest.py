@@ -17,7 +17,7 @@ from ddpm.config import Config, ModelConfig, load_config, parse_config
 for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_"))]:
     del os.environ[name]
 os.environ["TQDM_DISABLE"] = "1"
-os.environ["MLFLOW_LOGGING_LEVEL"] = "ERROR"  # as the stages have it; read when MLflow is imported
+os.environ["MLFLOW_LOGGING_LEVEL"] = "CRITICAL"  # as the stages have it; read when MLflow is imported
 
 
 # Networks this small gain nothing from a second thread, and lose much where other work shares the cores.

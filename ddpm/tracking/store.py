@@ -28,7 +28,7 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's own 7 hold every call to a dead server for four minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds; with one retry, a silent server costs a dozen
     "MLFLOW_DISABLE_TELEMETRY": "true",  # no stage but download uses the network
-    "MLFLOW_LOGGING_LEVEL": "ERROR",  # the terminal shows our lines, not those about database migrations
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # the terminal shows our lines, not migrations and tracebacks of the database
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
