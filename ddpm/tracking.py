@@ -24,7 +24,15 @@ if TYPE_CHECKING:  # importing MLflow takes seconds, and half of the stages do n
 TRAINING = {"schedule", "epochs", "seed", "data", "model", "diffusion", "train"}
 SCORING = {"sample", "fid"}
 # What tells two sets of scores of one training apart; batch sizes and the place of a file do not.
-SCORE_IDENTITY = ("sample.n", "sample.sampler", "sample.steps", "sample.eta", "sample.variance", "fid.extractor")
+SCORE_IDENTITY = (
+    "sample.n",
+    "sample.sampler",
+    "sample.steps",
+    "sample.spacing",
+    "sample.eta",
+    "sample.variance",
+    "fid.extractor",
+)
 
 KEY = "pipeline.key"  # which training
 OPENED_BY = "pipeline.opened_by"  # train | score

@@ -34,7 +34,7 @@ NO_DEPS = {
         for name in ("checkpoint", "checksums", "config", "errors", "lineage", "paths", "progress", "tracking")
     ),
 }
-PREVIEW = {"ddpm.model", "ddpm.samplers", "ddpm.pictures"}
+PREVIEW = {"ddpm.model", "ddpm.noise", "ddpm.samplers", "ddpm.pictures"}
 
 
 @pytest.fixture(scope="module")
