@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ddpm
 from ddpm.errors import InputError
@@ -127,6 +128,37 @@ def test_variances_give_different_images(tmp_path, tiny_model):
         for variance in ("small", "large", "learned")
     )
     assert min(np.abs(a - b).max() for a, b in ((small, large), (small, learned), (large, learned))) > 3
+
+
+class Operations(TorchDispatchMode):
+    """Notes what PyTorch does."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.name())
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampler": "ddpm", "variance": "learned"},
+        {"sampler": "ddim", "eta": 1.0},
+        {"sampler": "dpmpp_2m"},
+        {"sampler": "dpmpp_2m_sde"},
+    ],
+)
+def test_no_step_waits_for_the_device(tmp_path, tiny_model, options):
+    """Reading a value (.item(), .tolist(), `if tensor`) would hold the host until a GPU has caught up."""
+    model = ddpm.load_model(write_model(tmp_path, tiny_model, True, variance="learned"), device="cpu")
+    with Operations() as operations:
+        list(model.trajectory(range(2), steps=4, seed=0, **options))
+    assert "aten::conv2d" in operations.names
+    reading = ("aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::equal")
+    assert not operations.names.intersection(reading)
 
 
 def test_cuda_without_a_gpu_is_refused(folder, monkeypatch):

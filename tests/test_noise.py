@@ -53,7 +53,7 @@ def test_noise_of_an_image_depends_on_seed_and_index_alone(shape):
 
 
 def test_noise_is_standard_normal():
-    draws = ImageNoise(0, range(100), (3, 32, 32), CPU)().double().numpy().ravel()
+    draws = ImageNoise(0, range(400), (3, 32, 32), CPU)().double().numpy().ravel()
     n = len(draws)
     # Moments 1 to 4 within four standard errors of those of a normal distribution.
     assert abs(draws.mean()) < 4 / n**0.5
