@@ -148,7 +148,7 @@ class Training:
         """Train to the end, from the beginning or from the checkpoint.
 
         Args:
-            reporter: is given loss, learning rate, gradient norm, images/s and the held-out loss as they come.
+            reporter: is given the curves, learning rate, images/s and the held-out loss as they come.
             preview: is called with the averaged network and the step number, to paint a few images.
             preview_every: epochs between two previews; 0 for none.
             checkpoint: where the state is kept now and then, and at the end.
@@ -201,7 +201,7 @@ class Training:
         self.progress = Progress(saved["steps"], saved["logged"], sums, history)
 
     def train_step(self, step: int) -> Tensor:
-        """Take one optimisation step; returns the values of `curves`, float32, on the device."""
+        """Take one optimisation step; returns `curves` on the device, float32, vlb in bits per pixel and channel."""
         # Everything random in a step follows from the seed and its number, so nothing before it has to be remembered.
         torch.manual_seed(int(_generator(self.seed, 1, step).integers(2**63)))
         x0, labels = self.train_set.batch(self._rows(step))

@@ -12,7 +12,7 @@ from ddpm.samplers import MIN_HALF_LOG_SNR, SAMPLERS, SPACINGS, ddim, ddpm, logs
 SHAPE = (2, 3, 4, 4)
 SCHEDULES = ["linear", "cosine"]
 TARGETS = ["eps", "v", "x0"]
-COUNTS = [10, 20, 50, 1000]
+RUNS = [*((target, count) for target in ("eps", "v") for count in (10, 20, 50, 1000)), ("x0", 20)]
 THEIR_NAMES = {"linear": "linear", "cosine": "squaredcos_cap_v2", "eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 
 
@@ -93,9 +93,8 @@ def test_ddim_with_eta_1_equals_ancestral_sampling():
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("target", "count"), RUNS)
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("count", COUNTS)
 def test_ddim_step_equals_diffusers(schedule, target, eta, count):
     diffusion = Diffusion(schedule, 1000, target)
     reference = DDIMScheduler(
@@ -120,11 +119,10 @@ def test_ddim_step_equals_diffusers(schedule, target, eta, count):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("target", "count"), RUNS)
 @pytest.mark.parametrize(
     ("variance", "theirs"), [("small", "fixed_small"), ("large", "fixed_large"), ("learned", "learned_range")]
 )
-@pytest.mark.parametrize("count", COUNTS)
 def test_ancestral_step_equals_diffusers(monkeypatch, schedule, target, variance, theirs, count):
     learned = variance == "learned"
     diffusion = Diffusion(schedule, 1000, target, "learned" if learned else "fixed")
@@ -157,10 +155,10 @@ def test_ancestral_step_equals_diffusers(monkeypatch, schedule, target, variance
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("sampler", "theirs"), [("dpmpp_2m", "dpmsolver++"), ("dpmpp_2m_sde", "sde-dpmsolver++")])
 @pytest.mark.parametrize(
-    ("spacing", "count"), [*(("trailing", count) for count in COUNTS), ("uniform", 20), ("logsnr", 20), ("logsnr", 50)]
+    ("spacing", "target", "count"),
+    [*(("trailing", *run) for run in RUNS), ("uniform", "eps", 20), ("logsnr", "eps", 20), ("logsnr", "v", 50)],
 )
 def test_dpm_solver_step_equals_diffusers(schedule, target, sampler, theirs, count, spacing):
     diffusion = Diffusion(schedule, 1000, target)
