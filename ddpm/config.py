@@ -37,6 +37,8 @@ Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
 Probability = Annotated[Number, Field(ge=0, lt=1)]
 Schedule = Literal["linear", "cosine", "sigmoid"]
 Target = Literal["eps", "v", "x0"]
+Sampler = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde"]
+Spacing = Literal["trailing", "uniform", "logsnr"]
 Extractor = Literal["inception", "efficientnet_lite0"]
 
 
@@ -92,6 +94,7 @@ class DiffusionConfig(_Group):
 
     timesteps: Annotated[Integer, Field(ge=2, le=100_000)]
     target: Target
+    variance: Literal["fixed", "learned"]
 
 
 class TrainConfig(_Group):
@@ -113,10 +116,11 @@ class SampleConfig(_Group):
     """How images are drawn from the trained model."""
 
     n: Annotated[Integer, Field(ge=4, le=10_000_000)]
-    sampler: Literal["ddim", "ddpm"]
+    sampler: Sampler
     steps: Count
+    spacing: Spacing
     eta: Annotated[Number, Field(ge=0, le=1)]
-    variance: Literal["small", "large"]
+    variance: Literal["small", "large", "learned"]
     batch_size: Batch
 
 
@@ -174,6 +178,11 @@ class Config(_Group):
             raise ValueError(
                 f"sample.steps: {self.sample.steps} is more than diffusion.timesteps ({self.diffusion.timesteps}); "
                 f"choose at most {self.diffusion.timesteps}"
+            )
+        if self.sample.variance == "learned" and self.diffusion.variance == "fixed":
+            raise ValueError(
+                "sample.variance: found 'learned', but diffusion.variance is fixed; choose small or large here, "
+                "or learned there, which trains again"
             )
         return self
 

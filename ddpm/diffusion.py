@@ -1,6 +1,8 @@
 """The forward process, what the network learns of it, and the way back (Ho et al. 2020)."""
 
+import math
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -8,31 +10,62 @@ from torch import Tensor
 
 from ddpm.schedules import SCHEDULES
 
+Level = TypeVar("Level", float, Tensor)
+
 
 @dataclass(frozen=True)
-class Posterior:
+class Posterior(Generic[Level]):
     """q(x_s | x_t, x_0) for s < t: a Gaussian with mean `x0_weight · x_0 + xt_weight · x_t` (Ho et al. 2020, eq. 6-7).
 
     variance: the true one, "small"; beta: the upper bound, "large" (Ho et al. 2020, section 3.2).
     """
 
-    x0_weight: float
-    xt_weight: float
-    variance: float
-    beta: float
+    x0_weight: Level
+    xt_weight: Level
+    variance: Level
+    beta: Level
+
+    def log_variance(self, v: Tensor) -> Tensor:
+        """The logarithm of a learned variance: v 0 is the small one, 1 the large (Nichol & Dhariwal 2021, eq. 15)."""
+        small, large = (torch.as_tensor(bound).log().float() for bound in (self.variance, self.beta))
+        return v * large + (1 - v) * small
+
+
+def posterior(level_t: Level, level_s: Level) -> Posterior[Level]:
+    """The way back between two levels ᾱ_t < ᾱ_s, float64 numbers or tensors.
+
+    Steps may be skipped: the product of the α in between takes the place of α_t (Nichol & Dhariwal 2021, eq. 19).
+    """
+    alpha = level_t / level_s
+    beta = 1 - alpha
+    return Posterior(
+        x0_weight=level_s**0.5 * beta / (1 - level_t),
+        xt_weight=alpha**0.5 * (1 - level_s) / (1 - level_t),
+        variance=beta * (1 - level_s) / (1 - level_t),
+        beta=beta,
+    )
 
 
 class Diffusion:
-    """One noise schedule and one prediction target.
+    """One noise schedule, one prediction target, and whether the network also predicts the variance of its way back.
 
     Attributes:
         alphas_cumprod: (T,) float64 on the given device, next to the images.
         target: what the network predicts: eps, v or x0.
+        variance: fixed, or learned (Nichol & Dhariwal 2021, section 3.1).
     """
 
-    def __init__(self, schedule: str, timesteps: int, target: str, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        schedule: str,
+        timesteps: int,
+        target: str,
+        variance: str = "fixed",
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.alphas_cumprod = SCHEDULES[schedule](timesteps).to(device)
         self.target = target
+        self.variance = variance
         # A second copy for the host: reading single values from a GPU would wait for it at every sampling step.
         self._levels = self.alphas_cumprod.tolist()
 
@@ -40,6 +73,27 @@ class Diffusion:
     def timesteps(self) -> int:
         """T, the number of noise levels in training."""
         return len(self._levels)
+
+    @property
+    def output_channels(self) -> int:
+        """Channels of the network's answer to an RGB image; `split` takes them apart."""
+        return 6 if self.variance == "learned" else 3
+
+    def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Take the network's answer apart, the only place that knows the order of its channels.
+
+        Args:
+            output: (B, `output_channels`, H, W).
+
+        Returns:
+            The prediction of the target, (B, 3, H, W), and for a model that learned its variance v of the same shape,
+            which interpolates between the two bounds of the variance (Nichol & Dhariwal 2021, eq. 15).
+        """
+        if self.variance == "fixed":
+            return output, None
+        prediction, raw = output.chunk(2, dim=1)
+        # From [-1, 1], so that a network whose last layer is zero starts half-way between the bounds.
+        return prediction, (raw.float() + 1) / 2
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Weights of the image and of the noise in x_t.
@@ -73,39 +127,33 @@ class Diffusion:
         alpha, sigma = self.alpha_sigma(t)
         return alpha * eps - sigma * x0
 
-    def predict_x0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Turn the network's answer to x_t into the image that it stands for, not clipped."""
+    def predict_x0(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Turn the network's prediction for x_t into the image that it stands for, not clipped."""
         if self.target == "x0":
-            return output
+            return prediction
         alpha, sigma = self.alpha_sigma(t)
         if self.target == "eps":
-            return (x_t - sigma * output) / alpha
-        return alpha * x_t - sigma * output
+            return (x_t - sigma * prediction) / alpha
+        return alpha * x_t - sigma * prediction
 
-    def loss(self, output: Tensor, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """L_simple: the squared error of the network's answer to x_t (Ho et al. 2020, eq. 14).
+    def loss(self, prediction: Tensor, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """L_simple: the squared error of the network's prediction for x_t (Ho et al. 2020, eq. 14).
 
         Returns:
             (B,) float32, the mean over each image.
         """
-        errors = F.mse_loss(output.float(), self.target_of(x0, t, eps), reduction="none")
+        errors = F.mse_loss(prediction.float(), self.target_of(x0, t, eps), reduction="none")
         return errors.mean(dim=(1, 2, 3))
 
     def level(self, t: int) -> float:
         """ᾱ_t, with t = -1 standing for the clean image."""
         return 1.0 if t < 0 else self._levels[t]
 
-    def posterior(self, t: int, s: int) -> Posterior:
-        """The way back from step t to an earlier step s; s = -1 is the clean image.
+    def half_log_snr(self, t: int) -> float:
+        """λ_t = log(α_t / σ_t), which is infinite for the clean image (Lu et al. 2022, section 2)."""
+        level = self.level(t)
+        return 0.5 * (math.log(level) - math.log1p(-level)) if level < 1 else math.inf
 
-        Steps may be skipped: the product of the α in between takes the place of α_t (Nichol & Dhariwal 2021, eq. 19).
-        """
-        level_t, level_s = self.level(t), self.level(s)
-        alpha = level_t / level_s
-        beta = 1 - alpha
-        return Posterior(
-            x0_weight=level_s**0.5 * beta / (1 - level_t),
-            xt_weight=alpha**0.5 * (1 - level_s) / (1 - level_t),
-            variance=beta * (1 - level_s) / (1 - level_t),
-            beta=beta,
-        )
+    def posterior(self, t: int, s: int) -> Posterior[float]:
+        """The way back from step t to an earlier step s; s = -1 is the clean image."""
+        return posterior(self.level(t), self.level(s))

@@ -1,4 +1,4 @@
-"""The training loop: L_simple, AdamW, EMA (Ho et al. 2020, algorithm 1)."""
+"""The training loop: L_simple, AdamW, EMA (Ho et al. 2020, algorithm 1); L_hybrid for a learned variance."""
 
 import math
 import time
@@ -21,6 +21,7 @@ from ddpm.errors import RunError
 from ddpm.pixels import from_uint8
 from ddpm.progress import progress_bar
 from ddpm.unet import UNet
+from ddpm.vlb import WEIGHT, bound
 
 MAX_EVALUATIONS = 100  # points of the held-out curve; more would cost more than 1 % of a training
 
@@ -74,7 +75,7 @@ class Progress:
 
     steps: optimisation steps done.
     logged: steps done at the last point of the training curve.
-    sums: (2,) float32 on the device, loss and gradient norm of the steps since; reading them waits for a GPU.
+    sums: float32 on the device, sums of `Training.curves` over the steps since; reading them waits for a GPU.
     history: the curves so far.
     """
 
@@ -137,7 +138,8 @@ class Training:
             unet.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
         self.order = BatchOrder(len(train_set), config.batch_size, seed)
-        self.progress = Progress(steps=0, logged=0, sums=torch.zeros(2, device=self.device), history=History())
+        self.curves = ["loss", "grad_norm", *(["vlb"] if diffusion.variance == "learned" else [])]
+        self.progress = Progress(0, 0, torch.zeros(len(self.curves), device=self.device), History())
         self._dtype = autocast_dtype(config.precision, self.device)
 
     def run(
@@ -146,7 +148,7 @@ class Training:
         """Train to the end, from the beginning or from the checkpoint.
 
         Args:
-            reporter: is given loss, learning rate, gradient norm, images/s and the held-out loss as they come.
+            reporter: is given the curves, learning rate, images/s and the held-out loss as they come.
             preview: is called with the averaged network and the step number, to paint a few images.
             preview_every: epochs between two previews; 0 for none.
             checkpoint: where the state is kept now and then, and at the end.
@@ -194,13 +196,12 @@ class Training:
         self.unet.load_state_dict(state["unet"])
         self.ema.model.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        progress = state["progress"]
-        self.progress = Progress(
-            progress["steps"], progress["logged"], progress["sums"].to(self.device), History(**progress["history"])
-        )
+        saved = state["progress"]
+        sums, history = saved["sums"].to(self.device), History(**saved["history"])
+        self.progress = Progress(saved["steps"], saved["logged"], sums, history)
 
     def train_step(self, step: int) -> Tensor:
-        """Take one optimisation step; returns loss and gradient norm, (2,) float32, on the device."""
+        """Take one optimisation step; returns `curves` on the device, float32, vlb in bits per pixel and channel."""
         # Everything random in a step follows from the seed and its number, so nothing before it has to be remembered.
         torch.manual_seed(int(_generator(self.seed, 1, step).integers(2**63)))
         x0, labels = self.train_set.batch(self._rows(step))
@@ -208,16 +209,17 @@ class Training:
             mirrored = torch.rand(len(x0), 1, 1, 1, device=self.device) < 0.5
             x0 = torch.where(mirrored, x0.flip(-1), x0)
         t = torch.randint(self.diffusion.timesteps, (len(x0),), device=self.device)
-
         self.unet.train()
-        loss = self._losses(self.unet, x0, labels, t).mean()
+        # The loss that is reported stays L_simple, so that curves with and without a learned variance can be compared.
+        loss, *vlb = (losses.mean() for losses in self._losses(self.unet, x0, labels, t))
+        hybrid = loss + WEIGHT * self.diffusion.timesteps * vlb[0] if vlb else loss
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        hybrid.backward()  # type: ignore[no-untyped-call]
         grad_norm = torch.nn.utils.clip_grad_norm_(self.unet.parameters(), self.config.grad_clip)
         self._set_learning_rate(step)
         self.optimizer.step()
         self.ema.update(step)
-        return torch.stack([loss.detach(), grad_norm])
+        return torch.stack([loss.detach(), grad_norm, *(term.detach() for term in vlb)])
 
     @torch.no_grad()
     def heldout_loss(self) -> float:
@@ -229,7 +231,7 @@ class Training:
         times = times.long()[torch.randperm(count)].to(self.device)
         for rows in torch.split(torch.arange(count, device=self.device), self.config.batch_size):
             x0, labels = self.heldout_set.batch(rows)
-            total += self._losses(self.ema.model, x0, labels, times[rows]).sum().item()
+            total += self._losses(self.ema.model, x0, labels, times[rows])[0].sum().item()
         return total / count
 
     def _rows(self, step: int) -> Tensor:
@@ -239,11 +241,15 @@ class Training:
             rows = rows.pin_memory()
         return rows.to(self.device, non_blocking=True)
 
-    def _losses(self, unet: UNet, x0: Tensor, labels: Tensor, t: Tensor) -> Tensor:
+    def _losses(self, unet: UNet, x0: Tensor, labels: Tensor, t: Tensor) -> list[Tensor]:
+        """L_simple of each image, (B,) float32, and its term of the bound where the variance is learned."""
         eps = torch.randn_like(x0)
+        x_t = self.diffusion.add_noise(x0, t, eps)
         with self._autocast():
-            output = unet(self.diffusion.add_noise(x0, t, eps), t, labels)
-        return self.diffusion.loss(output, x0, t, eps)
+            output = unet(x_t, t, labels)
+        prediction, v = self.diffusion.split(output)
+        simple = self.diffusion.loss(prediction, x0, t, eps)
+        return [simple] if v is None else [simple, bound(self.diffusion, prediction, v, x0, x_t, t)]
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, self._dtype) if self._dtype else nullcontext()
@@ -264,21 +270,20 @@ class Training:
 
     def _log(self, reporter: Reporter, images_per_second: float) -> float:
         """Add a point to the training curve, the mean since the last one; returns its loss."""
-        progress = self.progress
-        step = progress.steps
-        loss, grad_norm = (progress.sums / (step - progress.logged)).tolist()
-        if not math.isfinite(loss) or not math.isfinite(grad_norm):
+        progress, step = self.progress, self.progress.steps
+        point = dict(zip(self.curves, (progress.sums / (step - progress.logged)).tolist(), strict=True))
+        if not all(map(math.isfinite, point.values())):
             raise RunError(
-                f"training diverged: the loss is {loss} and the gradient norm {grad_norm} before step {step}; "
+                f"training diverged: the loss is {point['loss']} (gradient norm {point['grad_norm']}) by step {step}; "
                 f"lower train.lr ({self.config.lr:g}) or raise train.warmup_steps ({self.config.warmup_steps})"
             )
-        point = {"loss": loss, "grad_norm": grad_norm, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        point["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         progress.history.train.append({"step": step, "epoch": self._epoch(step)} | point)
         progress.sums.zero_()
         progress.logged = step
         # Speed is not in the history: it differs from run to run, and the history is a reproducible output.
         reporter.metrics(point | {"images_per_second": images_per_second}, step)
-        return loss
+        return point["loss"]
 
     def _evaluate(self, reporter: Reporter, step: int) -> None:
         loss = self.heldout_loss()

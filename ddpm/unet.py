@@ -117,19 +117,20 @@ class Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """Noisy image, time step and optional class in; prediction of the same shape out.
+    """Noisy image, time step and optional class in; prediction of the same size out.
 
     Every resolution has `blocks` levels on the way down and one more on the way up, each of which takes in the
     output of its counterpart.
     """
 
-    def __init__(self, config: ModelConfig, image_size: int, num_classes: int | None = None) -> None:
+    def __init__(self, config: ModelConfig, image_size: int, num_classes: int | None = None, out_channels: int = 3):
         """Build the network.
 
         Args:
             config: widths, depth and attention.
             image_size: side of the images, pixels.
             num_classes: None for an unconditional network.
+            out_channels: 3, or 6 to predict a variance as well.
         """
         super().__init__()
         width = config.channels
@@ -169,7 +170,8 @@ class UNet(nn.Module):
             if i > 0:
                 self.up.append(Upsample(channels))
 
-        self.head = nn.Sequential(group_norm(channels), nn.SiLU(), zero_init(nn.Conv2d(channels, 3, 3, padding=1)))
+        last = zero_init(nn.Conv2d(channels, out_channels, 3, padding=1))
+        self.head = nn.Sequential(group_norm(channels), nn.SiLU(), last)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Predict the diffusion's target.
@@ -180,7 +182,7 @@ class UNet(nn.Module):
             labels: (B,) int64 classes, for a conditional network only.
 
         Returns:
-            (B, 3, H, W).
+            (B, out_channels, H, W).
         """
         embedding = self.time_mlp(timestep_embedding(t, self.channels))
         if self.class_embedding is not None:

@@ -23,7 +23,9 @@ STRIP_FRAMES = 9
 def main(config: Config) -> None:
     """Read models/; write data/samples/ and reports/samples/."""
     model = load_model(MODELS, config.device)
-    options = config.sample.model_dump(include={"steps", "sampler", "eta", "variance"}) | {"seed": config.seed}
+    options = config.sample.model_dump(include={"steps", "sampler", "spacing", "eta", "variance"}) | {
+        "seed": config.seed
+    }
     with checkpoint_for(stage_key("sample", config.model_dump(mode="json"))) as checkpoint:
         images = paint(model, config.sample, options, checkpoint)
         SAMPLES.mkdir(parents=True, exist_ok=True)

@@ -82,10 +82,11 @@ def prepare(config: Config, packed: PackedImages) -> Training:
     labels = packed.items["label"].to_numpy()
     torch.manual_seed(config.seed)
     num_classes = len(packed.summary["class_names"]) if config.model.conditional else None
-    unet = UNet(config.model, config.data.image_size, num_classes)
+    diffusion = Diffusion(config.schedule, **config.diffusion.model_dump(), device=device)
+    unet = UNet(config.model, config.data.image_size, num_classes, diffusion.output_channels)
     return Training(
         unet.to(device, memory_format=memory_format(device)),  # type: ignore[call-overload]
-        Diffusion(config.schedule, config.diffusion.timesteps, config.diffusion.target, device),
+        diffusion,
         config.train,
         ImageSet.on(device, packed.images[rows], labels[rows]),
         ImageSet.on(device, packed.images[heldout_rows], labels[heldout_rows]),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ddpm.diffusion import Diffusion
+from ddpm.diffusion import Diffusion, posterior
 
 SCHEDULES = ["linear", "cosine", "sigmoid"]
 TARGETS = ["eps", "v", "x0"]
@@ -82,6 +82,32 @@ def test_posterior_equals_bayes_rule(schedule, t, s):
     assert posterior.x0_weight * x0 + posterior.xt_weight * x_t == pytest.approx(mean, rel=1e-9)
     assert posterior.variance == pytest.approx(1 / precision, rel=1e-9)
     assert posterior.variance <= posterior.beta == pytest.approx(1 - alpha, rel=1e-12)
+
+
+def test_learned_variance_takes_the_second_half_of_the_channels():
+    diffusion = Diffusion("cosine", 1000, "eps", "learned")
+    assert diffusion.output_channels == 6 and Diffusion("cosine", 1000, "eps").output_channels == 3
+    output = torch.randn(2, 6, 4, 4)
+    prediction, v = diffusion.split(output)
+    assert torch.equal(prediction, output[:, :3]) and torch.equal(v, (output[:, 3:] + 1) / 2)
+    assert Diffusion("cosine", 1000, "eps").split(prediction)[1] is None
+
+
+def test_tensors_and_numbers_have_the_same_way_back():
+    diffusion = Diffusion("cosine", 1000, "eps")
+    levels = diffusion.alphas_cumprod
+    many = posterior(levels[1:], levels[:-1])
+    for t in (1, 500, 999):
+        one = diffusion.posterior(t, t - 1)
+        for name in ("x0_weight", "xt_weight", "variance", "beta"):
+            assert getattr(many, name)[t - 1].item() == pytest.approx(getattr(one, name), rel=1e-12)
+
+
+def test_half_log_snr_is_finite_but_for_the_clean_image():
+    diffusion = Diffusion("cosine", 1000, "eps")
+    values = [diffusion.half_log_snr(t) for t in range(-1, 1000)]
+    assert values[0] == float("inf") and values == sorted(values, reverse=True) and values[-1] > -12
+    assert values[500] == pytest.approx(0.5 * torch.logit(diffusion.alphas_cumprod[499]).item(), rel=1e-12)
 
 
 def test_last_step_back_is_the_image_itself():

@@ -5,19 +5,21 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ddpm
 from ddpm.errors import InputError
 from ddpm.model_file import save_model
+from ddpm.noise import ImageNoise
 from ddpm.pixels import from_uint8, to_uint8
 from ddpm.unet import UNet
 
 
-def write_model(folder, tiny_model, conditional=False):
+def write_model(folder, tiny_model, conditional=False, variance="fixed"):
     """Save a network whose answers are not all zero."""
     config = tiny_model.model_copy(update={"conditional": conditional})
     torch.manual_seed(5)
-    unet = UNet(config, 16, 3 if conditional else None)
+    unet = UNet(config, 16, 3 if conditional else None, out_channels=6 if variance == "learned" else 3)
     for parameter in unet.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.05)
@@ -26,7 +28,7 @@ def write_model(folder, tiny_model, conditional=False):
         unet.state_dict(),
         {
             "model": config.model_dump(),
-            "diffusion": {"timesteps": 1000, "target": "eps"},
+            "diffusion": {"timesteps": 1000, "target": "eps", "variance": variance},
             "schedule": "cosine",
             "image_size": 16,
             "class_names": ["a", "b", "c"],
@@ -42,9 +44,20 @@ def folder(tmp_path, tiny_model):
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-@pytest.mark.parametrize("options", [{}, {"eta": 0.7}, {"sampler": "ddpm"}, {"sampler": "ddpm", "variance": "large"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"eta": 0.7},
+        {"sampler": "ddpm", "variance": "large"},
+        {"sampler": "ddpm", "variance": "learned"},
+        {"sampler": "dpmpp_2m", "spacing": "logsnr"},
+        {"sampler": "dpmpp_2m_sde", "spacing": "uniform"},
+    ],
+)
 def test_image_depends_on_seed_and_index_not_on_batch_size(tmp_path, tiny_model, conditional, options):
-    model = ddpm.load_model(write_model(tmp_path, tiny_model, conditional), device="cpu")
+    variance = "learned" if "variance" in options else "fixed"
+    model = ddpm.load_model(write_model(tmp_path, tiny_model, conditional, variance), device="cpu")
     whole = model.sample(7, steps=6, seed=3, batch_size=7, **options)
     parts = model.sample(7, steps=6, seed=3, batch_size=2, **options)
     assert whole.shape == (7, 16, 16, 3) and whole.dtype == np.uint8
@@ -64,8 +77,6 @@ def test_saving_twice_gives_the_same_bytes(tmp_path, tiny_model):
 
 def test_classes_are_drawn_as_often_as_in_the_data(tmp_path, tiny_model):
     model = ddpm.load_model(write_model(tmp_path, tiny_model, conditional=True), device="cpu")
-    from ddpm.samplers import ImageNoise
-
     labels = model._draw_labels(ImageNoise(0, range(2000), (3, 2, 2), torch.device("cpu"))).tolist()
     assert labels.count(1) == 0
     assert 5 <= labels.count(0) <= 45  # 1 % of 2,000
@@ -90,9 +101,11 @@ def test_too_many_steps_are_refused(folder):
     "options",
     [
         {"sampler": "euler"},
+        {"spacing": "leading"},
         {"eta": 2.0},
         {"sampler": "ddpm", "variance": "huge"},
         {"seed": -1},
+        {"first": -1},
         {"batch_size": 0},
         {"n": 0},
     ],
@@ -101,6 +114,51 @@ def test_an_option_out_of_range_is_refused_by_name(folder, options):
     *_, name = options
     with pytest.raises(InputError, match=f"{name}: found .*, choose "):
         ddpm.load_model(folder, device="cpu").sample(**{"n": 1, "steps": 2} | options)
+
+
+def test_learned_variance_of_a_model_without_is_refused(folder):
+    with pytest.raises(InputError, match="variance: found 'learned', but this model has learned none; choose small"):
+        ddpm.load_model(folder, device="cpu").sample(1, steps=2, sampler="ddpm", variance="learned")
+
+
+def test_variances_give_different_images(tmp_path, tiny_model):
+    model = ddpm.load_model(write_model(tmp_path, tiny_model, variance="learned"), device="cpu")
+    small, large, learned = (
+        model.sample(2, steps=6, sampler="ddpm", variance=variance).astype(int)
+        for variance in ("small", "large", "learned")
+    )
+    assert min(np.abs(a - b).max() for a, b in ((small, large), (small, learned), (large, learned))) > 3
+
+
+class Operations(TorchDispatchMode):
+    """Notes what PyTorch does."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.name())
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampler": "ddpm", "variance": "learned"},
+        {"sampler": "ddim", "eta": 1.0},
+        {"sampler": "dpmpp_2m"},
+        {"sampler": "dpmpp_2m_sde"},
+    ],
+)
+def test_no_step_waits_for_the_device(tmp_path, tiny_model, options):
+    """Reading a value (.item(), .tolist(), `if tensor`) would hold the host until a GPU has caught up."""
+    model = ddpm.load_model(write_model(tmp_path, tiny_model, True, variance="learned"), device="cpu")
+    with Operations() as operations:
+        list(model.trajectory(range(2), steps=4, seed=0, **options))
+    assert "aten::conv2d" in operations.names
+    reading = ("aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::equal")
+    assert not operations.names.intersection(reading)
 
 
 def test_cuda_without_a_gpu_is_refused(folder, monkeypatch):

@@ -47,7 +47,7 @@ NO_DEPS = {
         )
     ),
 }
-TRACKED = {"ddpm.model", "ddpm.samplers", "ddpm.pictures"}  # what goes to MLflow alone
+TRACKED = {"ddpm.model", "ddpm.noise", "ddpm.samplers", "ddpm.pictures"}  # what goes to MLflow alone
 
 
 @pytest.fixture(scope="module")

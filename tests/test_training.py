@@ -13,6 +13,7 @@ from ddpm.errors import RunError
 from ddpm.model import DiffusionModel
 from ddpm.training import BatchOrder, ImageSet, Training
 from ddpm.unet import UNet
+from ddpm.vlb import bound
 
 CPU = torch.device("cpu")
 
@@ -45,13 +46,16 @@ def disks(count: int, size: int = 16) -> np.ndarray:
     return images
 
 
-def make(tiny_model, train_images, heldout_images=None, epochs=2, seed=0, target="eps", **changes) -> Training:
+def make(
+    tiny_model, train_images, heldout_images=None, epochs=2, seed=0, target="eps", variance="fixed", **changes
+) -> Training:
     torch.manual_seed(seed)
-    unet = UNet(tiny_model, train_images.shape[1])
+    diffusion = Diffusion("cosine", 1000, target, variance)
+    unet = UNet(tiny_model, train_images.shape[1], out_channels=diffusion.output_channels)
     heldout = train_images[:0] if heldout_images is None else heldout_images
     return Training(
         unet,
-        Diffusion("cosine", 1000, target),
+        diffusion,
         settings(**changes),
         ImageSet.on(CPU, train_images, np.zeros(len(train_images))),
         ImageSet.on(CPU, heldout, np.zeros(len(heldout))),
@@ -116,14 +120,16 @@ def test_a_step_depends_on_the_weights_and_its_number_alone(tiny_model):
         assert torch.equal(ours, theirs)
 
 
-def test_curves_have_their_points(tiny_model):
+@pytest.mark.parametrize(("variance", "more"), [("fixed", set()), ("learned", {"vlb"})])
+def test_curves_have_their_points(tiny_model, variance, more):
     images = disks(40)
-    history, recorder = run(make(tiny_model, images, images[:8], epochs=4, batch_size=8, log_every=6))
+    training = make(tiny_model, images, images[:8], epochs=4, variance=variance, batch_size=8, log_every=6)
+    history, recorder = run(training)
     assert [point["step"] for point in history.train] == [6, 12, 18, 20]
     assert [point["epoch"] for point in history.train] == [1.2, 2.4, 3.6, 4.0]
     assert [point["step"] for point in history.heldout] == [5, 10, 15, 20]
     names = set().union(*(metrics for _, metrics in recorder.points))
-    assert names == {"loss", "grad_norm", "learning_rate", "images_per_second", "heldout_loss"}
+    assert names == {"loss", "grad_norm", "learning_rate", "images_per_second", "heldout_loss"} | more
 
 
 def test_learning_rate_warms_up(tiny_model):
@@ -158,7 +164,7 @@ def test_ema_equals_its_recursion_and_forgets_the_start(tiny_model):
 def test_flips_happen_and_can_be_turned_off(tiny_model, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        Training, "_losses", lambda self, unet, x0, *rest: seen.append(x0) or x0.new_zeros(1, requires_grad=True)
+        Training, "_losses", lambda self, unet, x0, *rest: seen.append(x0) or [x0.new_zeros(1, requires_grad=True)]
     )
     images = np.zeros((64, 16, 16, 3), dtype=np.uint8)
     images[:, :, :8] = 255  # white on the left
@@ -177,6 +183,40 @@ def test_training_lowers_the_heldout_loss(tiny_model, target):
     before = training.heldout_loss()
     run(training)
     assert training.heldout_loss() < 0.35 * before  # an untrained network answers zero
+
+
+def test_losses_with_a_learned_variance_can_be_compared_with_those_without(tiny_model):
+    """The curves show L_simple, and the bound does not touch the prediction in the first step."""
+    images = disks(32)
+    fixed, learned = (make(tiny_model, images, images[:8], variance=variance) for variance in ("fixed", "learned"))
+    assert learned.heldout_loss() == pytest.approx(fixed.heldout_loss())
+    assert learned.train_step(0)[0].item() == pytest.approx(fixed.train_step(0)[0].item())
+    ours, theirs = learned.unet.head[-1], fixed.unet.head[-1]
+    assert torch.allclose(ours.weight[:3], theirs.weight, atol=1e-6)  # moved by the gradient of L_simple alone
+    assert ours.weight[3:].any()
+
+
+def test_training_lowers_the_bound(tiny_model):
+    """By the variance: the same prediction with a variance that was not learned costs more bits."""
+    images = disks(96)
+    training = make(tiny_model, images, epochs=12, target="x0", variance="learned", ema_decay=0.95, lr=4e-3)
+    diffusion = training.diffusion
+    x0, labels = training.train_set.batch(torch.arange(96))
+    t = torch.arange(96) // 4  # where the two bounds of the variance differ
+    x_t = diffusion.add_noise(x0, t, torch.randn_like(x0))
+
+    @torch.no_grad()
+    def bits():
+        prediction, v = diffusion.split(training.ema.model(x_t, t, labels))
+        return [
+            bound(diffusion, prediction, place, x0, x_t, t).mean().item()
+            for place in (v, torch.zeros_like(v), torch.full_like(v, 0.5), torch.ones_like(v))
+        ]
+
+    before = bits()[0]
+    run(training)
+    learned, *fixed = bits()
+    assert learned < before and learned < 0.8 * min(fixed)
 
 
 def test_training_learns_a_toy_data_set(tiny_model):
@@ -290,14 +330,16 @@ def die_at(training, number):
     training.train_step = train_step
 
 
-@pytest.mark.parametrize(("kept_every", "deaths"), [(1, [1, 2, 7]), (3, [4, 8]), (100, [5])])
-def test_an_interrupted_training_ends_with_the_same_bytes(tiny_model, tmp_path, kept_every, deaths):
+@pytest.mark.parametrize(
+    ("kept_every", "deaths", "variance"), [(1, [1, 2, 7], "learned"), (3, [4, 8], "fixed"), (100, [5], "fixed")]
+)
+def test_an_interrupted_training_ends_with_the_same_bytes(tiny_model, tmp_path, kept_every, deaths, variance):
     """At any step, with the last checkpoint just written, older, or none: the same weights, averages and curves."""
     images = disks(40)
     model = tiny_model.model_copy(update={"dropout": 0.2})
 
     def fresh():
-        return make(model, images, images[:8], epochs=2, batch_size=8, log_every=4)
+        return make(model, images, images[:8], epochs=2, variance=variance, batch_size=8, log_every=4)
 
     straight = fresh()
     history, _ = run(straight)

@@ -6,13 +6,13 @@ from ddpm.unet import UNet, timestep_embedding
 
 
 @pytest.mark.parametrize("size", [8, 16, 32, 64, 128])
-@pytest.mark.parametrize("conditional", [False, True])
-def test_output_has_the_shape_of_the_input_and_starts_at_zero(tiny_model, size, conditional):
+@pytest.mark.parametrize(("conditional", "out_channels"), [(False, 3), (True, 6)])
+def test_output_has_the_size_of_the_input_and_starts_at_zero(tiny_model, size, conditional, out_channels):
     config = tiny_model.model_copy(update={"channel_mults": [1, 2, 2], "attention": [size // 4]})
-    unet = UNet(config, size, num_classes=5 if conditional else None)
+    unet = UNet(config, size, num_classes=5 if conditional else None, out_channels=out_channels)
     labels = torch.tensor([0, 4]) if conditional else None
     output = unet(torch.randn(2, 3, size, size), torch.tensor([0, 999]), labels)
-    assert torch.equal(output, torch.zeros(2, 3, size, size))
+    assert torch.equal(output, torch.zeros(2, out_channels, size, size))
 
 
 def awake(unet: UNet) -> UNet:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:  # importing MLflow takes seconds, and half of the stages do n
     from mlflow.entities import Run
 
 # What tells two sets of scores of one training apart; batch sizes and the place of a file do not.
-SCORE_IDENTITY = ("sample.n", "sample.sampler", "sample.steps", "sample.eta", "sample.variance", "fid.extractor")
+SCORE_IDENTITY = (
+    *(f"sample.{name}" for name in ("n", "sampler", "steps", "spacing", "eta", "variance")),
+    "fid.extractor",
+)
 
 KEY = "pipeline.key"  # which training
 OPENED_BY = "pipeline.opened_by"  # train | score
