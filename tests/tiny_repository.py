@@ -14,6 +14,8 @@ from mlflow.entities import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 
+SERVER: dict[str, str] = {}  # environment of the test's own tracking server, if it has one
+
 # Keeps a checkpoint after every step or batch instead of every minute.
 RESTLESS = """
 import runpy, sys
@@ -42,7 +44,11 @@ def merge(base: dict, changes: dict) -> dict:
 def environment() -> dict[str, str]:
     """This environment with this Python first on the path, and nothing of an outer DVC or MLflow."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
-    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    return (
+        kept
+        | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+        | SERVER
+    )
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60, pause: float = 0.02) -> None:
