@@ -69,6 +69,22 @@ def test_a_python_without_the_packages_is_named(repository):
     assert done.stderr == f"error: {sys.executable} lacks pydantic; run `source .venv/bin/activate` first\n"
 
 
+def test_dvc_called_by_path_with_another_python_on_the_path_says_what_to_do(repository, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "dvc"), "repro"],
+        cwd=repository,
+        env=environment() | {"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "lacks pydantic; run `source .venv/bin/activate` first" in done.stderr
+    assert "exited with 2" in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.fixture(scope="module")
 def reproduced(repository: Path) -> Path:
     """The same repository after the first `dvc repro`."""
