@@ -17,7 +17,7 @@ from tracked import ROOT, TRAIN, client, runs, score, train
 
 from ddpm import tracking
 from ddpm.config import Config, load_config
-from ddpm.errors import RunError
+from ddpm.errors import InputError, RunError
 
 NOWHERE = "http://127.0.0.1:9"  # "discard", where nothing listens
 STEPS = 20
@@ -214,6 +214,23 @@ def test_the_entries_of_a_killed_process_are_sent_when_it_is_gone(repository, tr
     assert tracking.sync() == 1
     (run,) = runs(repository, tracked)
     assert (run.info.status, run.data.metrics) == ("KILLED", {"loss": 1.0})
+
+
+@pytest.mark.parametrize("log", ["", "{}\n", '{"work": {"stage": "train"}, "claim": null}\n', "half of a lin"])
+def test_a_damaged_folder_is_named_and_stops_nobody(repository, tracked, record, capfd, monkeypatch, log):
+    damaged = repository / ".unsent/1-1"
+    damaged.mkdir(parents=True)
+    (damaged / "log.jsonl").write_text(log)
+    train(tracked)
+    assert f"{damaged}: what MLflow missed cannot be read" in capfd.readouterr().err
+    assert runs(repository, tracked)[0].info.status == "FINISHED"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    record()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(InputError, match="delete this folder"):
+        tracking.sync()
+    assert unsent(repository) == [damaged]
+    assert len(runs(repository, tracked)) == 2
 
 
 def test_the_command_says_what_it_sent(repository, tracked, record, monkeypatch):

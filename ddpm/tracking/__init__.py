@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ddpm.config import Config, flatten
-from ddpm.errors import RunError
+from ddpm.errors import InputError, RunError
 from ddpm.lineage import origin
 from ddpm.tracking import unsent
 from ddpm.tracking.recorder import Patience, Recorder, deliver, reason
@@ -89,14 +89,19 @@ def sync() -> int:
     What a running stage is still writing is left for later.
 
     Raises:
+        InputError: something that was kept is damaged; the rest was sent.
         RunError: the store still cannot take it; everything unsent is kept.
     """
-    count = 0
+    count, damaged = 0, []
     for folder in unsent.pending():
         try:
             count += deliver(folder, Patience())
+        except InputError as error:
+            damaged.append(str(error))
         except Exception as error:
             raise RunError(f"MLflow cannot take {folder} yet ({reason(error)}); it is kept, try again later") from None
+    if damaged:
+        raise InputError("\n".join(damaged))
     return count
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ddpm.errors import is_disk_full
+from ddpm.errors import InputError, is_disk_full
 from ddpm.tracking import unsent
 from ddpm.tracking.store import Claim, Entry, Store, Work
 
@@ -97,7 +97,9 @@ class Recorder:
         for folder in unsent.pending():
             try:
                 deliver(folder, self._patience)
-            except Exception as error:
+            except InputError as error:  # it must not be in the way of this stage for ever
+                self._warn(str(folder), str(error))
+            except OSError as error:
                 if not is_disk_full(error):
                     raise
                 self._failed(error)

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image
 
+from ddpm.errors import InputError
 from ddpm.paths import main_root
 from ddpm.pictures import save_png
 from ddpm.tracking.store import Claim, Entry, Work
@@ -66,7 +67,11 @@ def pending() -> list[Path]:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[tuple[Work, Claim | None, list[Entry]] | None]:
-    """Read a folder, and delete it when the block ends without an error; None if its process is still at it."""
+    """Read a folder, and delete it when the block ends without an error; None if its process is still at it.
+
+    Raises:
+        InputError: the folder is damaged, or was written by another version of this package.
+    """
     with (folder / LOG).open(encoding="utf-8") as log:
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,12 +83,23 @@ def opened(folder: Path) -> Iterator[tuple[Work, Claim | None, list[Entry]] | No
 
 
 def _read(log: TextIO, folder: Path) -> tuple[Work, Claim | None, list[Entry]]:
-    # A line without its end was cut off by a kill or a full disk.
-    header, *entries = [json.loads(line) for line in log if line.endswith("\n")]
-    fields = header["work"]
-    work = Work(**fields | {"names": tuple(fields["names"]), "process": tuple(fields["process"])})
-    claim = Claim(**header["claim"]) if header["claim"] else None
-    return work, claim, [_with_files(entry, folder) for entry in entries]
+    try:
+        header, *entries = [json.loads(line) for line in log if _is_whole(line)]
+        fields = header["work"]
+        work = Work(**fields | {"names": tuple(fields["names"]), "process": tuple(fields["process"])})
+        claim = Claim(**header["claim"]) if header["claim"] else None
+        return work, claim, [_with_files(entry, folder) for entry in entries]
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(f"{folder}: what MLflow missed cannot be read ({error!r}); delete this folder") from None
+
+
+def _is_whole(line: str) -> bool:
+    """Tell a line from the rest of one that was cut off by a kill or a full disk."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _with_files(entry: dict[str, Any], folder: Path) -> Entry:

@@ -1,0 +1,35 @@
+"""Measurements: ratios of contenders that take turns in one run; `python -m benchmarks.NAME`."""
+
+import os
+import platform
+import statistics
+import subprocess
+from pathlib import Path
+
+import torch
+
+RESULTS = Path("reports/benchmarks")
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    """Say where something was measured, and with which versions."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip(),
+    }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Least, median and greatest of repeated measurements."""
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,193 @@
+"""How fast the samplers are, and how good with how many steps, beside diffusers on the same weights.
+
+    python -m benchmarks.sampling speed     # ours, diffusers' pipelines and the bare network take turns
+    python -m benchmarks.sampling scores    # FID and KID by sampler and steps; goes on where it was interrupted
+
+Both read models/ (and `scores` also data/reference/ and data/weights/) of this workspace, and write
+reports/benchmarks/sampling_*.json and .png.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from benchmarks import RESULTS, machine, spread
+from ddpm.config import load_config
+from ddpm.errors import guarded
+from ddpm.features import extract, load_extractor, weights_file
+from ddpm.figures import default_style, save
+from ddpm.model import DiffusionModel, load_model
+from ddpm.paths import MODELS, REFERENCE
+from ddpm.progress import progress_bar
+from ddpm.scores import fid, kid
+
+# Sampler, its options, and the numbers of steps with which it is scored.
+FAST = (10, 20, 50)
+SCORED: list[tuple[str, dict[str, str], tuple[int, ...]]] = [
+    ("dpmpp_2m", {"spacing": "logsnr"}, FAST),
+    ("dpmpp_2m", {"spacing": "trailing"}, FAST),
+    ("dpmpp_2m_sde", {"spacing": "logsnr"}, FAST),
+    ("ddim", {"spacing": "trailing"}, FAST),
+    ("ddpm", {"spacing": "trailing", "variance": "small"}, (20, 50, 250)),
+]
+# Ours and what does the same in diffusers.
+PAIRS = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "dpmpp_2m": "DPMSolverMultistepScheduler"}
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sampling", description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["speed", "scores"])
+    parser.add_argument("--n", type=int, default=512, help="scores: images per setting (default 512)")
+    parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default 64)")
+    parser.add_argument("--steps", type=int, default=20, help="speed: steps per image (default 20)")
+    parser.add_argument("--rounds", type=int, default=7, help="speed: turns of each contender (default 7)")
+    options = parser.parse_args()
+    guarded(lambda: (measure_speed if options.what == "speed" else measure_scores)(options))
+
+
+def measure_speed(options: argparse.Namespace) -> None:
+    """Time one batch by each contender in turn, several rounds; ratios are taken within a round."""
+    model = load_model(MODELS)
+    seconds: dict[str, list[float]] = {}
+    with contenders(model, options.batch_size, options.steps) as runs:
+        for run in runs.values():
+            run()  # warm up
+        for _ in range(options.rounds):
+            for name, run in runs.items():
+                seconds.setdefault(name, []).append(timed(run, model.device))
+    bare = seconds["network alone"]
+    rows = {
+        name: {
+            "images_per_second": spread([options.batch_size / value for value in values]),
+            "time_over_network_alone": spread([a / b for a, b in zip(values, bare, strict=True)]),
+        }
+        for name, values in seconds.items()
+    }
+    about = {"machine": machine(model.device), "model": summary(model), "batch": options.batch_size}
+    write("sampling_speed", about | {"steps": options.steps, "rounds": options.rounds, "contenders": rows})
+    for name, row in rows.items():
+        low, middle, high = row["time_over_network_alone"].values()
+        rate = row["images_per_second"]["median"]
+        print(f"{name:40} {rate:8.2f} images/s, {low:.3f} - {middle:.3f} - {high:.3f} times the network alone")
+
+
+@contextmanager
+def contenders(model: DiffusionModel, batch: int, steps: int) -> Iterator[dict[str, Callable[[], object]]]:
+    """The network alone, our samplers, and diffusers' pipelines with the same weights."""
+    import diffusers
+    from ddpm.export import export_diffusers
+
+    x = torch.randn(batch, 3, model.image_size, model.image_size, device=model.device)
+    t = torch.full((batch,), model.diffusion.timesteps // 2, device=model.device)
+
+    @torch.inference_mode()
+    def network_alone() -> None:
+        for _ in range(steps):
+            model.unet(x, t)
+
+    runs: dict[str, Callable[[], object]] = {"network alone": network_alone}
+    with tempfile.TemporaryDirectory() as folder:
+        export_diffusers(MODELS, Path(folder))
+        pipeline = diffusers.DDPMPipeline.from_pretrained(folder).to(model.device)
+        pipeline.set_progress_bar_config(disable=True)
+        for ours, theirs in PAIRS.items():
+            runs[f"ours: {ours}"] = lambda name=ours: model.sample(batch, steps=steps, sampler=name, batch_size=batch)
+            scheduler = getattr(diffusers, theirs).from_config(pipeline.scheduler.config)
+            pipe = diffusers.DDPMPipeline(pipeline.unet, scheduler)
+            pipe.set_progress_bar_config(disable=True)
+            runs[f"diffusers: {theirs}"] = lambda pipe=pipe: pipe(
+                batch_size=batch, num_inference_steps=steps, output_type="np"
+            )
+        yield runs
+
+
+def timed(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call."""
+    started = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def measure_scores(options: argparse.Namespace) -> None:
+    """Score the same number of samples, from the same noise, of every sampler and number of steps."""
+    config, model = load_config(), load_model(MODELS)
+    real = np.load(REFERENCE / "features.npy")
+    extractor = load_extractor(config.fid.extractor, weights_file(config.fid.extractor), model.device)
+    about = {
+        "machine": machine(model.device),
+        "model": summary(model),
+        "extractor": config.fid.extractor,
+        "samples": options.n,
+        "reference_images": len(real),
+    }
+    file = RESULTS / "sampling_scores.json"
+    rows: list[dict[str, Any]] = json.loads(file.read_text())["rows"] if file.exists() else []
+    settings = [(sampler, extra, steps) for sampler, extra, counts in SCORED for steps in counts]
+    for sampler, extra, steps in settings:
+        setting = {"sampler": sampler, **extra, "steps": steps}
+        if any(setting.items() <= row.items() for row in rows):
+            continue
+        images = []
+        with progress_bar(options.n, f"{sampler} {steps}") as bar:
+            for first in range(0, options.n, options.batch_size):
+                size = min(options.batch_size, options.n - first)
+                images.append(model.sample(size, first=first, sampler=sampler, steps=steps, batch_size=size, **extra))
+                bar.update(size)
+        fake = extract(np.concatenate(images), extractor, config.fid.batch_size)
+        mean, error = kid(real, fake)
+        rows.append({**setting, "fid": fid(real, fake), "kid": mean, "kid_error": error})
+        write("sampling_scores", about | {"rows": rows})
+        print(f"{setting}: FID {rows[-1]['fid']:.2f}, KID {mean:.5f} ± {error:.5f}")
+    draw_scores(rows, config.fid.extractor, RESULTS / "sampling_scores.png")
+
+
+@default_style()
+def draw_scores(rows: list[dict[str, Any]], extractor: str, path: Path) -> None:
+    """Draw FID by the number of steps, a line per sampler."""
+    figure = Figure((6.4, 4), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for sampler, extra, _ in SCORED:
+        line = [row for row in rows if {"sampler": sampler, **extra}.items() <= row.items()]
+        label = ", ".join([sampler, *extra.values()])
+        axes.plot([row["steps"] for row in line], [row["fid"] for row in line], marker="o", label=label)
+    axes.set(xlabel="steps (network calls per image)", ylabel=f"FID ({extractor} features)", xscale="log")
+    axes.set_xticks(ticks := sorted({row["steps"] for row in rows}), [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save(figure, path)
+
+
+def summary(model: DiffusionModel) -> dict[str, object]:
+    """What the model is."""
+    training = model.config["training"]
+    return {
+        "parameters": training["parameters"],
+        "image_size": model.image_size,
+        "schedule": model.config["schedule"],
+        "target": model.config["diffusion"]["target"],
+        "epochs": training["epochs"],
+        "source": training["source"],
+    }
+
+
+def write(name: str, content: dict[str, Any]) -> None:
+    """Write one result."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
