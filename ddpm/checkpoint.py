@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
-from ddpm.errors import InputError, RunError
+from ddpm.errors import InputError
 from ddpm.paths import main_root
 
 SECONDS = 60.0  # between two checkpoints, at least
@@ -69,23 +69,45 @@ class Checkpoint:
 
 @contextmanager
 def checkpoint_for(key: str) -> Iterator[Checkpoint]:
-    """Open the checkpoint of a piece of work, for this process alone; delete it when the block ends without an error.
+    """Open the checkpoint of a piece of work, for this process alone; it waits for another one that is at it.
+
+    The checkpoint outlives the work: its outputs are safe only when DVC has stored them, for which the disk may be too
+    full. The next stage calls `discard`.
 
     Args:
         key: identity of the work (`lineage.stage_key`): other parameters, code or data find another checkpoint.
-
-    Raises:
-        RunError: another process is at the same work.
     """
-    folder = main_root() / ".ckpt" / key[:32]
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
-        except BlockingIOError:
-            raise RunError(
-                f"{folder}: another process is at the same work (same parameters, code and data); "
-                "wait for it, or end it, and run this again"
-            ) from None
-        yield Checkpoint(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+    folder = _folder(key)
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            if not _try_lock(lock):
+                print(f"Another process is at the same work; waiting for its result ({folder}).", file=sys.stderr)
+                fcntl.flock(lock, fcntl.LOCK_EX)  # released when the process ends, however it ends
+            if os.fstat(lock.fileno()).st_nlink:  # else it was discarded in the meantime
+                yield Checkpoint(folder)
+                return
+
+
+def discard(key: str) -> None:
+    """Delete the checkpoint of work whose outputs DVC has stored, unless another process is at the same work."""
+    folder = _folder(key)
+    try:
+        lock = (folder / "lock").open("r+")
+    except FileNotFoundError:
+        return
+    with lock:
+        if _try_lock(lock):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder(key: str) -> Path:
+    return main_root() / ".ckpt" / key[:32]
+
+
+def _try_lock(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -36,9 +36,11 @@ def guarded(action: Callable[[], object]) -> None:
     except FileNotFoundError as error:
         sys.exit(_complain(f"{error.filename}: no such file; `dvc repro` runs the stages in order and makes it", 2))
     except OSError as error:
-        if not is_disk_full(error):
+        if is_disk_full(error):
+            sys.exit(_complain(f"the disk is full ({error}); free some space and run the same command again", 1))
+        if error.filename is None:
             raise
-        sys.exit(_complain(f"the disk is full ({error}); free some space and run the same command again", 1))
+        sys.exit(_complain(f"{error.filename}: {error.strerror}; check this path and run the same command again", 1))
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # PyTorch's; half of the commands do without importing it
             raise

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def stage_names(dvc_yaml: Path = Path("dvc.yaml")) -> list[str]:
 
 def origin() -> dict[str, str]:
     """Say where a result comes from: software versions, and the git commit and DVC experiment where there are any."""
-    tags = {f"version.{package}": version(package) for package in VERSIONED}
+    tags = {f"version.{package}": _version(package) for package in VERSIONED}
     tags |= {"version.python": platform.python_version(), "dvc.exp_name": os.environ.get("DVC_EXP_NAME", "")}
     commit, modified = revision()
     tags |= {"git.commit": commit, "git.modified": str(modified).lower() if commit else ""}
@@ -66,8 +66,15 @@ def origin() -> dict[str, str]:
 def revision() -> tuple[str, bool]:
     """The git commit on which this workspace is based ("" if none), and whether its code was changed since."""
     # DVC commits a queued experiment to a temporary branch, under a hash that depends on the time.
-    commit = os.environ.get("DVC_EXP_BASELINE_REV") or _git("rev-parse", "HEAD").stdout.strip()
+    commit = os.environ.get("DVC_EXP_BASELINE_REV") or _git("rev-parse", "--verify", "-q", "HEAD").stdout.strip()
     return commit, _git("diff", "--quiet", commit, "--", *CODE).returncode == 1
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # DVC may be installed apart from this Python, by pipx for one
+        return ""
 
 
 def _git(*command: str) -> subprocess.CompletedProcess[str]:

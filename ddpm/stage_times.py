@@ -14,7 +14,9 @@ from ddpm.paths import main_root
 
 @contextmanager
 def timed(stage: str, params: dict[str, Any]) -> Iterator[None]:
-    """Note the seconds that the block takes, on top of those of interrupted attempts at the same work.
+    """Note the seconds that the block takes, on top of those of earlier attempts at the same work.
+
+    An attempt that was ended by kill -9 has noted none.
 
     Raises:
         InputError: see `lineage.stage_key`.
@@ -49,7 +51,7 @@ def stage_times(params: dict[str, Any]) -> dict[str, float]:
 def _read(file: Path) -> dict[str, Any] | None:
     try:
         return json.loads(file.read_text())
-    except (FileNotFoundError, ValueError):  # a full disk leaves an empty file
+    except (OSError, ValueError):  # none yet, or not readable, or empty because a disk was full
         return None
 
 

@@ -1,18 +1,15 @@
 """The stages of dvc.yaml, one module each; run as `python -m stages.NAME` in the repository root."""
 
 import ctypes
-import importlib.util
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-# DVC runs whichever `python` comes first on the PATH; a wrong one should not end in a traceback.
-for _package in ("pydantic", "torch", "mlflow", "pytorch_fid"):
-    if importlib.util.find_spec(_package) is None:
-        print(f"error: {sys.executable} lacks {_package}; run `source .venv/bin/activate` first", file=sys.stderr)
-        sys.exit(2)
+from ddpm.interpreter import require
+
+require("pydantic", "torch", "torchvision", "mlflow", "pytorch_fid")
 
 import ddpm  # noqa: E402
 from ddpm.config import Config, load_config  # noqa: E402
@@ -22,23 +19,6 @@ from ddpm.stage_times import timed  # noqa: E402
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def run(stage: Callable[[Config], None]) -> None:
-    """Run one stage with the parameters of this workspace; end with a sentence and an exit code, not a traceback.
-
-    Exit codes: 0 done, 1 the work failed, 2 wrong input, 128 + n ended by signal n.
-    """
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    guarded(lambda: _run(stage))
-
-
-def _run(stage: Callable[[Config], None]) -> None:
-    _end_with_dvc()
-    _check_package()
-    config = load_config()
-    with timed(Path(stage.__code__.co_filename).stem, config.model_dump(mode="json")):
-        stage(config)
-
-
 def _end_with_dvc() -> None:
     """Have the system end this stage with its parent: a DVC that was killed leaves it behind, working for nobody.
 
@@ -46,6 +26,29 @@ def _end_with_dvc() -> None:
     """
     if os.environ.get("DVC_STAGE") and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == 1:  # DVC was killed before
+            sys.exit(128 + signal.SIGTERM)
+
+
+_end_with_dvc()  # here, because the imports of a stage take seconds
+
+
+def run(stage: Callable[[Config], None]) -> None:
+    """Run one stage with the parameters of this workspace; end with a sentence and an exit code, not a traceback.
+
+    Exit codes: 0 done, 1 the work failed, 2 wrong input, 128 + n ended by signal n.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+    guarded(lambda: _run(stage))
+
+
+def _run(stage: Callable[[Config], None]) -> None:
+    _check_package()
+    config = load_config()
+    with timed(Path(stage.__code__.co_filename).stem, config.model_dump(mode="json")):
+        stage(config)
 
 
 def _check_package() -> None:

@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 
+from ddpm.checkpoint import discard
 from ddpm.config import Config
 from ddpm.devices import choose_device
 from ddpm.errors import InputError
 from ddpm.features import extract, load_extractor, weights_file
+from ddpm.lineage import stage_key
 from ddpm.paths import REFERENCE, REPORTS, SAMPLES
 from ddpm.scores import fid, kid
 from stages import run
@@ -15,6 +17,7 @@ from stages import run
 
 def main(config: Config) -> None:
     """Read data/samples/, data/reference/ and data/weights/; write reports/fid.json."""
+    discard(stage_key("sample", config.model_dump(mode="json")))  # DVC has stored the samples
     extractor = config.fid.extractor
     reference = json.loads((REFERENCE / "reference.json").read_text(encoding="utf-8"))
     real = np.load(REFERENCE / "features.npy")

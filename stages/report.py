@@ -7,7 +7,6 @@ import pandas as pd
 from ddpm.checksums import checksum
 from ddpm.config import Config
 from ddpm.dataset import load_packed
-from ddpm.lineage import revision
 from ddpm.paths import MODELS, PROCESSED, REPORTS
 from ddpm.plots import save_curves, save_forward_process
 from ddpm.report import render
@@ -26,6 +25,7 @@ def main(config: Config) -> None:
     photograph = load_packed(PROCESSED).images[0]
     save_forward_process(photograph, model["diffusion"]["timesteps"], REPORTS / "pictures" / "forward.png")
     key = (REPORTS / "curves" / "key.txt").read_text(encoding="utf-8").strip()
+    data_sha256 = checksum(PROCESSED / "images.npy")
     page = render(
         {
             "model": model,
@@ -33,9 +33,8 @@ def main(config: Config) -> None:
             "scores": scores,
             "sample": config.sample,
             "seed": config.seed,
-            "revision": revision(),
             "run_filter": run_filter(config, key),
-            "data_sha256": checksum(PROCESSED / "images.npy"),
+            "data_sha256": data_sha256,
             "last": {"train": train["loss"].iloc[-1], "heldout": heldout["loss"].iloc[-1] if len(heldout) else None},
         }
     )
@@ -45,7 +44,7 @@ def main(config: Config) -> None:
     with later_stage(config, key) as tracker:
         tracker.metrics({name: value for name, value in scores.items() if name.startswith(("fid", "kid"))})
         tracker.metrics({f"seconds/{stage}": seconds for stage, seconds in times.items()})
-        tracker.tags({"extractor": scores["extractor"]})
+        tracker.tags({"extractor": scores["extractor"], "data.sha256": data_sha256})
         for name in ("fid.md", "samples", "pictures", "data"):
             path = REPORTS / name
             tracker.artifacts(path, "report" if path.is_file() else f"report/{name}")

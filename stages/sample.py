@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddpm.checkpoint import Checkpoint, checkpoint_for
+from ddpm.checkpoint import Checkpoint, checkpoint_for, discard
 from ddpm.config import Config, SampleConfig
 from ddpm.lineage import stage_key
 from ddpm.model import DiffusionModel, load_model
@@ -22,6 +22,8 @@ STRIP_FRAMES = 9
 
 def main(config: Config) -> None:
     """Read models/; write data/samples/ and reports/samples/."""
+    if (train_key := REPORTS / "curves" / "key.txt").exists():
+        discard(train_key.read_text(encoding="utf-8").strip())  # DVC has stored the model
     model = load_model(MODELS, config.device)
     options = config.sample.model_dump(include={"steps", "sampler", "spacing", "eta", "variance"}) | {
         "seed": config.seed

@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,8 @@ import pytest
 import torch
 
 from ddpm import checkpoint
-from ddpm.checkpoint import Checkpoint, checkpoint_for
-from ddpm.errors import InputError, RunError
+from ddpm.checkpoint import Checkpoint, checkpoint_for, discard
+from ddpm.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = {"steps": 3, "history": [{"loss": 0.1}], "weights": torch.arange(5.0)}
@@ -29,15 +30,25 @@ def test_state_survives_as_it_was(tmp_path):
     assert [path.name for path in tmp_path.glob("state*")] == ["state.pt"]
 
 
-def test_it_goes_away_when_the_work_is_done_and_stays_when_it_is_not(repository):
+def test_it_stays_until_it_is_discarded(repository):
     with pytest.raises(KeyboardInterrupt), checkpoint_for("a" * 64) as kept:
         kept.save(STATE)
         raise KeyboardInterrupt
     with checkpoint_for("b" * 64) as other:
         assert other.load() is None  # another key
-    with checkpoint_for("a" * 64) as again:
-        assert again.load()["steps"] == 3
+    for _ in range(2):  # also after an end without an error, which DVC may yet fail to store
+        with checkpoint_for("a" * 64) as again:
+            assert again.load()["steps"] == 3
+    for key in ("a" * 64, "b" * 64, "c" * 64):
+        discard(key)
     assert list((repository / ".ckpt").iterdir()) == []
+
+
+def test_it_is_not_discarded_while_somebody_works_on_it(repository):
+    with checkpoint_for("a" * 64) as kept:
+        kept.save(STATE)
+        discard("a" * 64)
+        assert kept.load()["steps"] == 3
 
 
 def test_it_lies_in_the_main_repository(repository, monkeypatch):
@@ -48,14 +59,25 @@ def test_it_lies_in_the_main_repository(repository, monkeypatch):
         assert here.folder.parent == repository / ".ckpt"
 
 
-def test_two_processes_never_do_the_same_work(repository):
-    code = "from ddpm.checkpoint import checkpoint_for\nwith checkpoint_for('a' * 64): print('in')"
-    with checkpoint_for("a" * 64):
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert "another process is at the same work" in other.stderr and other.stdout == ""
-    with pytest.raises(RunError), checkpoint_for("a" * 64), checkpoint_for("a" * 64):
-        pass
+@pytest.mark.parametrize("discarded", [False, True])
+def test_a_second_process_at_the_same_work_waits_for_the_first(repository, discarded):
+    code = "from ddpm.checkpoint import checkpoint_for\nwith checkpoint_for('a' * 64) as kept: print(kept.load())"
+    with checkpoint_for("a" * 64) as kept:
+        other = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert "Another process is at the same work; waiting" in other.stderr.readline()
+        assert other.poll() is None
+        kept.save({"steps": 3})
+        if discarded:
+            shutil.rmtree(kept.folder)
+    output, error = other.communicate(timeout=60)
+    assert (output, error) == ("None\n" if discarded else "{'steps': 3}\n", "")
+    assert (repository / ".ckpt" / ("a" * 32) / "lock").exists()  # where a third one looks
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 half", b"<html>"])

@@ -54,6 +54,7 @@ def before(sampled: Path, tmp_path: Path) -> Callable[[str], tuple[Path, dict[st
     def before(stage: str) -> tuple[Path, dict[str, str]]:
         root = tmp_path / "repository"
         shutil.copytree(sampled, root)
+        shutil.rmtree(root / ".ckpt")
         for out in OUTS[stage]:
             shutil.rmtree(root / out)
         return root, digests(sampled, stage)
@@ -79,6 +80,20 @@ def test_no_room_for_an_output(before, stage, out):
     assert "Traceback" not in done.stderr
     assert "Going on from the checkpoint" in call(root, "python", "-m", f"stages.{stage}")
     assert digests(root, stage) == straight
+
+
+def test_no_room_in_the_cache_of_dvc(before):
+    """DVC stores the outputs when the training has ended, and its checkpoint must have outlived it."""
+    root, _ = before("train")
+    params = root / "params.yaml"
+    params.write_text(params.read_text().replace("seed: 0", "seed: 1"))
+    script = "mount -t tmpfs -o size=4k,nr_inodes=2 tmpfs .dvc/cache/files && exec dvc repro --single-item train"
+    done = run_apart(root, "sh", "-c", script)
+    assert "No space left on device" in done.stderr
+    for out in OUTS["train"]:
+        shutil.rmtree(root / out, ignore_errors=True)  # as where this was a temporary workspace
+    output = call(root, "dvc", "repro", "--single-item", "train")
+    assert "Going on from the checkpoint after step 6" in output
 
 
 @pytest.mark.parametrize(

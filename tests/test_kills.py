@@ -38,7 +38,7 @@ def checkpoint_time(root: Path) -> float:
 
 def forget(root: Path) -> None:
     """Have DVC train again instead of taking the result from its cache."""
-    for folder in ("models", "reports/curves", ".dvc/cache"):
+    for folder in (".ckpt", "models", "reports/curves", ".dvc/cache"):
         shutil.rmtree(root / folder, ignore_errors=True)
     (root / "dvc.lock").unlink(missing_ok=True)
 
@@ -80,8 +80,7 @@ def test_a_training_killed_twenty_times_ends_with_the_same_bytes_in_one_run(tmp_
     root = make_repository(tmp_path / "repository", restless=True, epochs=60)
     call(root, "dvc", "repro", "train")
     straight = digests(root, "train")
-    shutil.rmtree(root / "models")
-    shutil.rmtree(root / "reports/curves")
+    forget(root)
 
     delay = random.Random(0)
     for _ in range(KILLS):

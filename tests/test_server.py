@@ -112,6 +112,7 @@ def test_what_a_server_that_dies_in_mid_run_missed_is_sent_by_the_command(root, 
     call(root, "python", "-m", "stages.train")
     straight = digests(root, "train")
     shutil.rmtree(root / "models")
+    shutil.rmtree(root / ".ckpt")
 
     training = subprocess.Popen(
         [sys.executable, "-m", "stages.train"], cwd=root, env=environment(), stderr=subprocess.PIPE, text=True

@@ -121,8 +121,8 @@ def test_a_resumed_training_goes_on_in_its_run_without_repeating_a_point(reposit
 
     train(config)  # from the start
     with tracking.training_run(config, TRAIN, resumed=True):
-        pass  # nothing was interrupted
-    assert len(runs(repository, config)) == 3
+        pass  # the checkpoint has outlived the end of the training, whose outputs DVC could not store
+    assert [run.info.status for run in runs(repository, config)] == ["FINISHED", "FINISHED"]
 
 
 def test_scores_join_the_training_without_touching_its_end(repository: Path, config: Config) -> None:

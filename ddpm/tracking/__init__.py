@@ -1,7 +1,5 @@
 """MLflow, the record of what was run: DVC keeps the results, so a failing store never costs an experiment."""
 
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +11,9 @@ from ddpm.config import Config, flatten
 from ddpm.errors import InputError, RunError
 from ddpm.lineage import origin
 from ddpm.tracking import unsent
+from ddpm.tracking.processes import attempt
 from ddpm.tracking.recorder import Patience, Recorder, deliver, reason
-from ddpm.tracking.store import KEY, SCORE_IDENTITY, Entry, Work
+from ddpm.tracking.store import KEY, SCORE_IDENTITY, Entry, Work, prepare
 
 TRAINING = {"schedule", "epochs", "seed", "data", "model", "diffusion", "train"}
 SCORING = {"sample", "fid"}
@@ -77,7 +76,7 @@ def later_stage(config: Config, train_key: str) -> Iterator[Tracker]:
 
 
 def run_filter(config: Config, train_key: str) -> str:
-    """The search, in MLflow's language, that finds the one run of a training with these scores."""
+    """The search, in MLflow's language, that finds the runs of a training with these scores."""
     scoring = _params(config, SCORING)
     conditions = [f"tags.\"{KEY}\" = '{train_key}'"]
     return " and ".join(conditions + [f"params.\"{name}\" = '{scoring[name]}'" for name in SCORE_IDENTITY])
@@ -89,20 +88,21 @@ def sync() -> int:
     What a running stage is still writing is left for later.
 
     Raises:
-        InputError: something that was kept is damaged; the rest was sent.
+        InputError: something that was kept is damaged, or MLflow will never take it; the rest was sent.
         RunError: the store still cannot take it; everything unsent is kept.
     """
-    count, damaged = 0, []
+    sent, refused = set(), []
     for folder in unsent.pending():
         try:
-            count += deliver(folder, Patience())
+            prepare()
+            sent.add(deliver(folder, Patience()))
         except InputError as error:
-            damaged.append(str(error))
+            refused.append(str(error))
         except Exception as error:
             raise RunError(f"MLflow cannot take {folder} yet ({reason(error)}); it is kept, try again later") from None
-    if damaged:
-        raise InputError("\n".join(damaged))
-    return count
+    if refused:
+        raise InputError("\n".join(refused))
+    return len(sent - {None})
 
 
 @contextmanager
@@ -114,6 +114,7 @@ def _tracked(config: Config, stage: str, key: str, resumed: bool) -> Iterator[Tr
     tracker = Tracker(recorder.record)
     status = "KILLED"
     try:
+        recorder.connect()
         yield tracker
         status = "FINISHED"
     except Exception:
@@ -125,6 +126,7 @@ def _tracked(config: Config, stage: str, key: str, resumed: bool) -> Iterator[Tr
 
 
 def _work(config: Config, stage: str, key: str, resumed: bool) -> Work:
+    started = _now()
     name = f"{config.schedule} · {config.epochs} epoch{'s' * (config.epochs != 1)}"
     return Work(
         stage=stage,
@@ -134,8 +136,8 @@ def _work(config: Config, stage: str, key: str, resumed: bool) -> Work:
         training=_params(config, TRAINING),
         scoring=_params(config, SCORING),
         tags=origin(),
-        started=_now(),
-        process=(socket.gethostname(), os.getpid()),
+        started=started,
+        attempt=attempt(started),
         experiment=config.tracking.experiment,
     )
 

@@ -10,9 +10,12 @@ from typing import TypeVar
 
 from ddpm.errors import InputError, is_disk_full
 from ddpm.tracking import unsent
-from ddpm.tracking.store import Claim, Entry, Store, Work
+from ddpm.tracking.store import Claim, Entry, Store, Work, prepare
 
 PATIENCE = 10.0  # seconds that one stage waits for a slow store, in all
+RETRY = 300.0  # seconds after a failure until the store is tried again
+# What MLflow answers where trying again will not help: a deleted experiment or run, a name that it does not allow.
+REFUSALS = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST")
 
 T = TypeVar("T")
 
@@ -52,28 +55,23 @@ class Patience:
 
 
 class Recorder:
-    """Sends the entries of one piece of work to its run; from the store's first failure on it keeps them instead."""
+    """Sends the entries of one piece of work to its run; while the store fails, it keeps them instead."""
 
     def __init__(self, work: Work) -> None:
-        """Find or open the run, after sending what earlier stages could not."""
+        """Nothing is sent or opened before `connect`."""
         self._work = work
         self._patience = Patience()
-        self._delivery: _Delivery | None = None
+        self._delivery: Delivery | None = None
         self._claim: Claim | None = None
         self._unsent: unsent.Unsent | None = None
         self._warned: set[str] = set()
-        try:
-            self._send_older()
-            delivery = _Delivery(work, None, self._patience)
-            self._claim = delivery.claim
-            if work.resumed:
-                delivery.skip_repeated_points()
-            self._delivery = delivery
-        except Exception as error:
-            self._failed(error)
+        self._retry = 0.0
 
     def record(self, entry: Entry) -> None:
         """Send an entry, or keep it."""
+        if self._delivery is None and time.monotonic() >= self._retry:
+            self.close()
+            self.connect()
         if self._delivery:
             try:
                 self._delivery.send(entry)
@@ -92,6 +90,20 @@ class Recorder:
         """Leave what is unsent to others."""
         if self._unsent:
             self._unsent.close()
+            self._unsent = None
+
+    def connect(self) -> None:
+        """Find or open the run, after sending what earlier stages could not."""
+        self._retry = time.monotonic() + RETRY
+        try:
+            prepare()
+            self._send_older()
+            delivery = Delivery(self._work, self._claim, self._patience)
+            if self._work.resumed:
+                delivery.skip_repeated_points()
+            self._claim, self._delivery = delivery.claim, delivery
+        except Exception as error:
+            self._failed(error)
 
     def _send_older(self) -> None:
         for folder in unsent.pending():
@@ -107,8 +119,8 @@ class Recorder:
     def _failed(self, error: Exception) -> None:
         self._warn(
             "failed",
-            f"MLflow failed ({reason(error)}); what it misses is kept in .unsent/, and sent by the next stage or by "
-            "`python -m ddpm sync`",
+            f"MLflow failed ({reason(error)}); what it misses is kept in .unsent/, and sent when it answers again, by "
+            "the next stage, or by `python -m ddpm sync`",
         )
 
     def _warn(self, kind: str, sentence: str) -> None:
@@ -118,46 +130,68 @@ class Recorder:
             print(f"warning: {sentence}; models/ and reports/ are not affected", file=sys.stderr)
 
 
-class _Delivery:
+class Delivery:
     """An open store, and the run in it that takes the entries of a piece of work."""
 
     def __init__(self, work: Work, claim: Claim | None, patience: Patience) -> None:
+        """Find or open the run; `claim` is the one that was known when the store failed."""
         self._patience = patience
         self.store = patience.call(lambda: Store(work.experiment))
         # Another store than the one that failed, at the right address this time, does not know the run.
         known = claim if claim and patience.call(lambda: self.store.holds(claim)) else None
         self.claim = known or patience.call(lambda: self.store.claim(work))
         self._last_steps: dict[str, int] = {}
+        self._pictures: set[tuple[str, int]] = set()
 
     def skip_repeated_points(self) -> None:
-        """Leave out points that the run has: going on from a checkpoint repeats the steps since it was written."""
+        """Leave out what the run has: going on from a checkpoint repeats the steps since it was written."""
         self._last_steps = self._patience.call(lambda: self.store.last_steps(self.claim))
+        self._pictures = self._patience.call(lambda: self.store.pictures(self.claim))
 
     def send(self, entry: Entry) -> None:
+        """Add an entry to the run."""
         match entry:
             case {"metrics": metrics, "step": step}:
                 new = {name: value for name, value in metrics.items() if step > self._last_steps.get(name, -1)}
                 entry = {**entry, "metrics": new}
+            case {"image": _, "key": key, "step": step} if (key, step) in self._pictures:
+                return
             case {"artifacts": _}:  # files may be large; a server that is silent ends this by its own limit
                 self.store.send(self.claim, entry)
                 return
         self._patience.call(lambda: self.store.send(self.claim, entry))
 
 
-def deliver(folder: Path, patience: Patience) -> bool:
-    """Send what a folder of unsent entries holds and delete it; False if its process is still writing to it."""
+def deliver(folder: Path, patience: Patience) -> str | None:
+    """Send what a folder of unsent entries holds and delete it.
+
+    Returns:
+        Id of the run; None if the process of this folder is still writing to it.
+
+    Raises:
+        InputError: the folder is damaged, or the store will never take it.
+        Exception: the store cannot take it now.
+    """
+    from mlflow import MlflowException
+
     with unsent.opened(folder) as content:
         if content is None:
-            return False
+            return None
         work, claim, entries = content
-        delivery = _Delivery(work, claim, patience)
-        if work.stage == "train":  # it may have been interrupted after it was sent in part
-            delivery.skip_repeated_points()
-        for entry in entries:
-            delivery.send(entry)
-        # No more will come from the process that was killed without an end.
-        patience.call(lambda: delivery.store.end_if_running(delivery.claim))
-    return True
+        try:
+            delivery = Delivery(work, claim, patience)
+            if work.stage == "train":  # it may have been interrupted after it was sent in part
+                delivery.skip_repeated_points()
+            for entry in entries:
+                delivery.send(entry)
+            patience.call(lambda: delivery.store.end_if_gone(delivery.claim))
+        except MlflowException as error:
+            if error.error_code not in REFUSALS:
+                raise
+            raise InputError(
+                f"{folder}: MLflow refuses it ({reason(error)}); delete this folder, or mend that"
+            ) from None
+    return delivery.claim.run_id
 
 
 def reason(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import socket
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -10,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddpm.errors import InputError
 from ddpm.paths import from_main_root
+from ddpm.tracking.processes import is_gone
 
 if TYPE_CHECKING:  # importing MLflow takes seconds, and half of the stages do not track
     from mlflow import MlflowClient
@@ -24,7 +25,8 @@ SCORE_IDENTITY = (
 
 KEY = "pipeline.key"  # which training
 OPENED_BY = "pipeline.opened_by"  # train | score
-ATTEMPT = "pipeline.attempt"  # which process wrote to the run last, so that a killed one can be told
+ATTEMPT = "pipeline.attempt"  # what process wrote to the run last, so that a killed one can be told
+INHERITED = ("device",)  # what a run of further scores takes over from that of their training
 PARENT = "mlflow.parentRunId"  # MLflow's own tag: the UI nests this run below that one
 
 ENVIRONMENT = {
@@ -49,7 +51,7 @@ class Work:
     training, scoring: parameters, as MLflow shows them.
     tags: where the run comes from.
     started: milliseconds since 1970.
-    process: host and number of the process.
+    attempt: see `processes.attempt`.
     experiment: name of the MLflow experiment.
     """
 
@@ -61,14 +63,8 @@ class Work:
     scoring: dict[str, str]
     tags: dict[str, str]
     started: int
-    process: tuple[str, int]
+    attempt: str
     experiment: str
-
-    @property
-    def attempt(self) -> str:
-        """The value of the tag ATTEMPT."""
-        host, process = self.process
-        return f"{host} {process} {self.started}"
 
 
 @dataclass(frozen=True)
@@ -83,15 +79,10 @@ class Store:
     """One experiment of a tracking store; every method may raise whatever MLflow raises."""
 
     def __init__(self, experiment: str) -> None:
-        """Open the store of MLFLOW_TRACKING_URI, or else mlflow.db in the main repository; made when missing."""
-        os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+        """Open the store that `prepare` has seen to."""
         import mlflow
 
-        self.uri, self._database = _location()
-        if self.uri.startswith("sqlite:") and not self._database.exists():
-            with self._locked():
-                if not self._database.exists():
-                    _create(self._database)
+        self.uri, self._database = location()
         self.client: MlflowClient = mlflow.MlflowClient(tracking_uri=self.uri)
         found = self.client.get_experiment_by_name(experiment)
         self.experiment_id = found.experiment_id if found else self._create_experiment(experiment)
@@ -99,7 +90,7 @@ class Store:
     def claim(self, work: Work) -> Claim:
         """Find or open the run of a piece of work; asked twice, it gives the same one."""
         # One process at a time, so that two stages never claim the same run.
-        with self._locked():
+        with _locked(self._database):
             self._end_killed_runs()
             runs = self._runs(f"tags.`{KEY}` = '{work.key}'")
             mine = [run for run in runs if run.data.tags.get(ATTEMPT) == work.attempt]
@@ -112,12 +103,11 @@ class Store:
         from mlflow import MlflowException
 
         try:
-            self.client.get_run(claim.run_id)
+            return self.client.get_run(claim.run_id).info.lifecycle_stage == "active"
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return False
             raise
-        return True
 
     def send(self, claim: Claim, entry: Entry) -> None:
         """Add one entry to a run."""
@@ -139,10 +129,17 @@ class Store:
             case {"end": status, "time": time} if claim.opened:
                 client.set_terminated(run_id, status, end_time=time)
 
-    def end_if_running(self, claim: Claim) -> None:
+    def end_if_gone(self, claim: Claim) -> None:
         """End a run whose process was killed before it could."""
-        if claim.opened and self.client.get_run(claim.run_id).info.status == "RUNNING":
+        run = self.client.get_run(claim.run_id)
+        if claim.opened and run.info.status == "RUNNING" and is_gone(run.data.tags.get(ATTEMPT, "")):
             self.client.set_terminated(claim.run_id, "KILLED")
+
+    def pictures(self, claim: Claim) -> set[tuple[str, int]]:
+        """Key and step of each picture of a run."""
+        # MLflow names them KEY+step+STEP+timestamp+….
+        names = [Path(file.path).name.split("+") for file in self.client.list_artifacts(claim.run_id, "images")]
+        return {(name[0], int(name[2])) for name in names if name[1:2] == ["step"]}
 
     def last_steps(self, claim: Claim) -> dict[str, int]:
         """Step of the last point of each curve of a run."""
@@ -152,7 +149,7 @@ class Store:
 
     def _claim_training(self, work: Work, runs: "list[Run]") -> Claim:
         earlier = [run for run in runs if run.data.tags.get(OPENED_BY) == "train"] if work.resumed else []
-        if earlier and earlier[0].info.status != "FINISHED":
+        if earlier:
             return self._reopen(earlier[0], work)
         return self._open(work, work.names[0], work.training)
 
@@ -172,7 +169,8 @@ class Store:
             if all(run.data.params.get(name, work.scoring[name]) == work.scoring[name] for name in SCORE_IDENTITY):
                 return self._join(run, work)
         params = training.data.params | work.scoring
-        return self._open(work, work.names[1], params, {PARENT: training.info.run_id})
+        tags = {name: training.data.tags[name] for name in INHERITED if name in training.data.tags}
+        return self._open(work, work.names[1], params, {PARENT: training.info.run_id, **tags})
 
     def _join(self, run: "Run", work: Work) -> Claim:
         """Take an existing run for these scores; only one that a later stage left unfinished is the caller's to end."""
@@ -197,8 +195,7 @@ class Store:
     def _end_killed_runs(self) -> None:
         """End the runs of this machine whose process is gone: a kill -9 leaves nobody who could."""
         for run in self._runs("attributes.status = 'RUNNING'"):
-            host, _, rest = run.data.tags.get(ATTEMPT, "").partition(" ")
-            if host == socket.gethostname() and not _is_alive(int(rest.split()[0])):
+            if is_gone(run.data.tags.get(ATTEMPT, "")):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def _runs(self, condition: str) -> "list[Run]":
@@ -216,30 +213,62 @@ class Store:
         )
 
     def _create_experiment(self, name: str) -> str:
-        with self._locked():
-            found = self.client.get_experiment_by_name(name)  # made by another process in the meantime
-            if found:
-                return found.experiment_id
-            # A server keeps artifacts where it likes; MLflow's default for a database is below the current folder.
-            place = None if self.uri.startswith("http") else _artifact_root(self._database)
+        from mlflow import MlflowException
+
+        # A server keeps artifacts where it likes; MLflow's default for a database is below the current folder.
+        place = None if self.uri.startswith("http") else _artifact_root(self._database)
+        try:
             return self.client.create_experiment(name, place)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        path = self._database.with_name(f"{self._database.name}.lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
-            yield
+        except MlflowException:
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return found.experiment_id  # made by another process in the meantime
 
 
-def _location() -> tuple[str, Path]:
-    """URI of the store, and its SQLite file (for a server: the place of the default one)."""
+def prepare() -> None:
+    """Import MLflow and create a missing database, which may take seconds and yet is no fault of the store.
+
+    Raises:
+        InputError: MLFLOW_TRACKING_URI is no address.
+        OSError, sqlite3.Error: the database cannot be created or read.
+    """
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    import mlflow  # noqa: F401
+
+    uri, database = location()
+    if not uri.startswith("sqlite:"):
+        return
+    if not database.exists():
+        with _locked(database):
+            if not database.exists():
+                _create(database)
+    with closing(sqlite3.connect(database)) as connection:  # MLflow would try for long, and then not say what was wrong
+        connection.execute("PRAGMA schema_version")
+
+
+def location() -> tuple[str, Path]:
+    """URI of the store, and its SQLite file (for a server: the place of the default one).
+
+    Raises:
+        InputError: MLFLOW_TRACKING_URI is no address.
+    """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    if uri.startswith("sqlite:///"):
+    if uri.startswith("sqlite:///") and "?" not in uri:
         database = from_main_root(uri.removeprefix("sqlite:///"))
         return f"sqlite:///{database}", database
+    if uri.startswith("sqlite:") or "://" not in uri:
+        raise InputError(f"MLFLOW_TRACKING_URI: found {uri!r}, expected http://HOST:PORT or sqlite:///FILE")
     return uri, from_main_root("mlflow.db")
+
+
+@contextmanager
+def _locked(database: Path) -> Iterator[None]:
+    path = database.with_name(f"{database.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
+        yield
 
 
 def _artifact_root(database: Path) -> str:
@@ -251,19 +280,10 @@ def _create(database: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     aside = database.with_name(f"{database.name}.init")
-    for leftover in database.parent.glob(f"{aside.name}*"):
+    # Of a creation that was killed; and of a database that was deleted, whose journal SQLite would play back.
+    for leftover in [*database.parent.glob(f"{aside.name}*"), *database.parent.glob(f"{database.name}-*")]:
         leftover.unlink()
     SqlAlchemyStore(f"sqlite:///{aside}", _artifact_root(database)).engine.dispose()  # type: ignore[no-untyped-call]
     with closing(sqlite3.connect(aside)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")  # parallel experiments wait less for each other
     aside.rename(database)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's, and alive
-    return True

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,12 +26,14 @@ class Unsent:
 
     def __init__(self, work: Work, claim: Claim | None) -> None:
         """Create the folder; `claim` is the run, if it was found before the store failed."""
-        self.folder = main_root() / ".unsent" / f"{work.started}-{os.getpid()}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._log = (self.folder / LOG).open("w", encoding="utf-8")
-        fcntl.flock(self._log, fcntl.LOCK_EX)
+        self.folder = _new_folder()
         self._files = 0
+        # Others see the log when it is locked and has its first line.
+        aside = self.folder / "log.tmp"
+        self._log = aside.open("w", encoding="utf-8")
+        fcntl.flock(self._log, fcntl.LOCK_EX)
         self._write({"work": asdict(work), "claim": asdict(claim) if claim else None})
+        aside.rename(self.folder / LOG)
 
     def add(self, entry: Entry) -> None:
         """Keep an entry, and copies of the files that it names, which the next experiment replaces.
@@ -53,7 +55,8 @@ class Unsent:
 
     def close(self) -> None:
         """Release the lock."""
-        self._log.close()
+        with suppress(OSError):  # what a full disk did not take is tried once more here
+            self._log.close()
 
     def _write(self, line: Entry) -> None:
         self._log.write(json.dumps(line) + "\n")
@@ -72,21 +75,44 @@ def opened(folder: Path) -> Iterator[tuple[Work, Claim | None, list[Entry]] | No
     Raises:
         InputError: the folder is damaged, or was written by another version of this package.
     """
-    with (folder / LOG).open(encoding="utf-8") as log:
+    try:
+        log = (folder / LOG).open(encoding="utf-8")
+    except FileNotFoundError:  # sent by another process since it was listed
+        yield None
+        return
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}; make this folder readable, or delete it") from None
+    with log:
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield None
             return
+        if os.fstat(log.fileno()).st_nlink == 0:  # the same, between opening and locking
+            yield None
+            return
+        if not os.access(folder, os.W_OK) or not os.access(folder.parent, os.W_OK):
+            raise InputError(f"{folder}: it could be sent, but not deleted afterwards; make it writable, or delete it")
         yield _read(log, folder)
         shutil.rmtree(folder)
+
+
+def _new_folder() -> Path:
+    """Create the next folder; counted, because a clock may be set back between two attempts."""
+    parent = main_root() / ".unsent"
+    parent.mkdir(exist_ok=True)
+    while True:
+        number = max((int(path.name) for path in parent.iterdir() if path.name.isdecimal()), default=0) + 1
+        with suppress(FileExistsError):  # another process was quicker
+            (parent / f"{number:06}").mkdir()
+            return parent / f"{number:06}"
 
 
 def _read(log: TextIO, folder: Path) -> tuple[Work, Claim | None, list[Entry]]:
     try:
         header, *entries = [json.loads(line) for line in log if _is_whole(line)]
         fields = header["work"]
-        work = Work(**fields | {"names": tuple(fields["names"]), "process": tuple(fields["process"])})
+        work = Work(**fields | {"names": tuple(fields["names"])})
         claim = Claim(**header["claim"]) if header["claim"] else None
         return work, claim, [_with_files(entry, folder) for entry in entries]
     except (KeyError, TypeError, ValueError, OSError) as error:
