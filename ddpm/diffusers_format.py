@@ -5,6 +5,7 @@ The network is their UNet2DModel under other names, the schedule goes as a list 
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ddpm.config import ModelConfig
 from ddpm.diffusion import Diffusion
 from ddpm.errors import InputError
 
+MODEL_INDEX = "model_index.json"
 PREDICTION_TYPES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 VARIANCE_TYPES = {"fixed": "fixed_small", "learned": "learned_range"}
 
@@ -53,7 +55,7 @@ def save_diffusers(folder: Path, weights: dict[str, Tensor], config: dict[str, A
         "unet/config.json": _json(unet),
         "unet/diffusion_pytorch_model.safetensors": save(unet_weights(weights, config), metadata={"format": "pt"}),
         "scheduler/scheduler_config.json": _json(scheduler_config(config)),
-        "model_index.json": _json(
+        MODEL_INDEX: _json(  # the last, so that a folder that has it is complete
             {
                 "_class_name": "DDPMPipeline",
                 "unet": ["diffusers", "UNet2DModel"],
@@ -138,7 +140,7 @@ def scheduler_config(config: dict[str, Any]) -> dict[str, Any]:
     return {
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": diffusion.timesteps,
-        "trained_betas": [1 - level / before for before, level in zip(levels, levels[1:], strict=False)],
+        "trained_betas": [1 - level / before for before, level in pairwise(levels)],
         "prediction_type": PREDICTION_TYPES[diffusion.target],
         "variance_type": VARIANCE_TYPES[diffusion.variance],
         "clip_sample": True,
