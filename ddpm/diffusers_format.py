@@ -126,11 +126,10 @@ def unet_weights(weights: dict[str, Tensor], config: dict[str, Any]) -> dict[str
             # Here a single 1 × 1 convolution gives all three, there a linear layer each.
             for part, rows in zip("qkv", _linear(tensor).chunk(3), strict=True):
                 renamed[f"{name.removesuffix('qkv')}{part}.{kind}"] = rows.clone()
-        elif name.endswith(".to_out.0"):
-            renamed[f"{name}.{kind}"] = _linear(tensor)
         else:
-            renamed[f"{name}.{kind}"] = tensor
-    return renamed
+            renamed[f"{name}.{kind}"] = _linear(tensor) if name.endswith(".to_out.0") else tensor
+    # In use, convolutions may be laid out in another order.
+    return {name: tensor.contiguous() for name, tensor in renamed.items()}
 
 
 def scheduler_config(config: dict[str, Any]) -> dict[str, Any]:
