@@ -98,7 +98,7 @@ def test_whole_runs_agree_with_shared_noise(monkeypatch, both, recipe):
 
 
 @pytest.mark.parametrize("recipe", UNCONDITIONAL.values(), ids=UNCONDITIONAL)
-@pytest.mark.parametrize(("timesteps", "steps"), [(1000, 10), (20, 20)])
+@pytest.mark.parametrize(("timesteps", "steps"), [(1000, 10), (25, 25)])
 def test_their_pipelines_paint_our_images(monkeypatch, both, recipe, timesteps, steps):
     """Called as the model card says it, in some of the steps and in all."""
     model, folder = both(*recipe, timesteps=timesteps)
@@ -114,6 +114,21 @@ def test_their_pipelines_paint_our_images(monkeypatch, both, recipe, timesteps, 
         theirs = loaded(batch_size=2, num_inference_steps=steps, output_type="pt", **their_options).images
         assert theirs.shape == (2, 3, model.image_size, model.image_size)
         assert (ours.clamp(-1, 1) - (2 * theirs - 1)).abs().max() < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("schedule", "target", "bound"), [("linear", "eps", 1e-4), ("cosine", "v", 1e-3)])
+@torch.inference_mode()
+def test_all_steps_agree_and_what_differs_is_their_float32(monkeypatch, both, schedule, target, bound):
+    model, folder = both(schedule, target, "fixed", 16, {"channel_mults": [1], "attention": [16]})
+    pipeline = DDPMPipeline.from_pretrained(folder)
+    ours = paint(model, "ddpm", 1000, noise_of(model), None)
+    betas = torch.tensor(pipeline.scheduler.config.trained_betas, dtype=torch.float64)
+    for levels, tolerance in ((pipeline.scheduler.alphas_cumprod, bound), ((1 - betas).cumprod(0), 1e-5)):
+        pipeline.scheduler.alphas_cumprod = levels
+        shared = share(monkeypatch, noise_of(model), 1000)
+        theirs = paint_with_diffusers(pipeline, pipeline.scheduler, 1000, shared, None)
+        assert (ours - theirs).abs().max() < tolerance
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid"])

@@ -145,7 +145,16 @@ def test_one_finished_run_holds_parameters_curves_scores_and_artifacts(reproduce
     assert (artifacts / "model/model.safetensors").read_bytes() == (
         reproduced / "models/model.safetensors"
     ).read_bytes()
+    assert (artifacts / "model/MLmodel").exists()
     assert (artifacts / "report/fid.md").exists() and (artifacts / "report/samples/grid.png").exists()
+
+
+def test_an_exported_model_carries_its_scores(reproduced, tmp_path):
+    call(reproduced, "python", "-m", "ddpm", "export", str(tmp_path / "exported"))
+    scores = json.loads((reproduced / "reports/fid.json").read_text())
+    card = (tmp_path / "exported/README.md").read_text()
+    assert f"| FID (lower is better) | {scores['fid_efficientnet_lite0']:.2f} | efficientnet_lite0 |" in card
+    assert "From 8 samples (sampler ddim, steps 3," in card
 
 
 def test_the_report_leads_to_its_run_and_its_commit(reproduced):
