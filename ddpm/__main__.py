@@ -2,6 +2,7 @@
 
 import argparse
 
+from ddpm.commands import export
 from ddpm.errors import guarded
 
 
@@ -11,6 +12,8 @@ def main() -> None:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     help_text = "send to MLflow what earlier stages could not, because its server or disk failed"
     commands.add_parser("sync", help=help_text, description=help_text).set_defaults(action=sync)
+    for command in (export,):
+        command.add_parser(commands)
     arguments = parser.parse_args()
     guarded(lambda: arguments.action(arguments))
 

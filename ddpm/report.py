@@ -1,4 +1,4 @@
-"""The FID report: Markdown that reads well on a git host."""
+"""What is written about a model: Markdown that reads well on a git host."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +15,8 @@ EXTRACTOR_NOTES = {
 }
 
 
-def render(context: Mapping[str, object]) -> str:
-    """Fill in the template of reports/fid.md.
+def render(context: Mapping[str, object], template: str = "fid.md.j2") -> str:
+    """Fill in a template, by default that of reports/fid.md.
 
     Raises:
         jinja2.UndefinedError: the context lacks something; a fault of the program.
@@ -29,4 +29,4 @@ def render(context: Mapping[str, object]) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    return environment.get_template("fid.md.j2").render(context, extractor_notes=EXTRACTOR_NOTES)
+    return environment.get_template(template).render(context, extractor_notes=EXTRACTOR_NOTES)

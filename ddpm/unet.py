@@ -25,9 +25,9 @@ def timestep_embedding(t: Tensor, channels: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups, or as many as divide the channels."""
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+def group_norm(channels: int, config: ModelConfig) -> nn.GroupNorm:
+    """GroupNorm with 32 groups, or as many as divide the network's width; the same everywhere, as diffusers has it."""
+    return nn.GroupNorm(math.gcd(32, config.channels), channels)
 
 
 def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
@@ -41,13 +41,13 @@ def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
 class ResidualBlock(nn.Module):
     """Two convolutions; the embedding scales and shifts the second normalisation (AdaGN)."""
 
-    def __init__(self, in_channels: int, out_channels: int, embed_channels: int, dropout: float) -> None:
+    def __init__(self, in_channels: int, out_channels: int, embed_channels: int, config: ModelConfig) -> None:
         super().__init__()
-        self.norm1 = group_norm(in_channels)
+        self.norm1 = group_norm(in_channels, config)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.embed = nn.Linear(embed_channels, 2 * out_channels)
-        self.norm2 = group_norm(out_channels)
-        self.dropout = nn.Dropout(dropout)
+        self.norm2 = group_norm(out_channels, config)
+        self.dropout = nn.Dropout(config.dropout)
         self.conv2 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
@@ -62,10 +62,10 @@ class ResidualBlock(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention between all pixels."""
 
-    def __init__(self, channels: int, head_channels: int) -> None:
+    def __init__(self, channels: int, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = max(1, channels // head_channels)
-        self.norm = group_norm(channels)
+        self.heads = max(1, channels // config.head_channels)
+        self.norm = group_norm(channels, config)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = zero_init(nn.Conv2d(channels, channels, 1))
 
@@ -108,8 +108,8 @@ class Level(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, embed_channels: int, config: ModelConfig, attend: bool):
         super().__init__()
-        self.block = ResidualBlock(in_channels, out_channels, embed_channels, config.dropout)
-        self.attention = Attention(out_channels, config.head_channels) if attend else nn.Identity()
+        self.block = ResidualBlock(in_channels, out_channels, embed_channels, config)
+        self.attention = Attention(out_channels, config) if attend else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
@@ -171,7 +171,7 @@ class UNet(nn.Module):
                 self.up.append(Upsample(channels))
 
         last = zero_init(nn.Conv2d(channels, out_channels, 3, padding=1))
-        self.head = nn.Sequential(group_norm(channels), nn.SiLU(), last)
+        self.head = nn.Sequential(group_norm(channels, config), nn.SiLU(), last)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """Predict the diffusion's target.

@@ -26,6 +26,7 @@ def main(config: Config) -> None:
         raise InputError(f"{REFERENCE}: holds features of {found}, not of {extractor}; run `dvc repro reference`")
     network = load_extractor(extractor, weights_file(extractor), choose_device(config.device))
     samples = np.load(SAMPLES / "samples.npy", mmap_mode="r")
+    origin = json.loads((SAMPLES / "origin.json").read_text(encoding="utf-8"))
     fake = extract(samples, network, config.fid.batch_size)
     kid_mean, kid_error = kid(real, fake)
     # Only the Inception scores go by the plain names, so that no table ever mixes them with another network's.
@@ -36,7 +37,9 @@ def main(config: Config) -> None:
         f"kid_error{suffix}": kid_error,
         "extractor": extractor,
         "weights_sha256": reference["weights_sha256"],
+        "model_sha256": origin["model_sha256"],
         "samples": len(fake),
+        "sampling": ", ".join(f"{name} {value}" for name, value in origin["options"].items()),
         "reference_images": len(real),
     }
     (REPORTS / "fid.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")

@@ -1,14 +1,17 @@
 """Paint the images that will be scored, and the pictures that people look at."""
 
+import json
 from typing import Any
 
 import numpy as np
 import torch
 
 from ddpm.checkpoint import Checkpoint, checkpoint_for, discard
+from ddpm.checksums import checksum
 from ddpm.config import Config, SampleConfig
 from ddpm.lineage import stage_key
 from ddpm.model import DiffusionModel, load_model
+from ddpm.model_file import WEIGHTS_FILE
 from ddpm.paths import MODELS, REPORTS, SAMPLES
 from ddpm.pictures import enlarge, grid, save_png
 from ddpm.pixels import to_uint8
@@ -32,6 +35,9 @@ def main(config: Config) -> None:
         images = paint(model, config.sample, options, checkpoint)
         SAMPLES.mkdir(parents=True, exist_ok=True)
         np.save(SAMPLES / "samples.npy", images)
+        # The scores take this over, so that they can be told from those of another model.
+        origin = {"model_sha256": checksum(MODELS / WEIGHTS_FILE), "options": options}
+        (SAMPLES / "origin.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
         save_png(grid(enlarge(images[:GRID_IMAGES]), columns=8), REPORTS / "samples" / "grid.png")
         save_png(reverse_strip(model, options), REPORTS / "samples" / "reverse.png")
 

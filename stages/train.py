@@ -59,7 +59,7 @@ def train(config: Config, training: Training, description: dict[str, Any], key: 
         history = training.run(tracker, preview, preview_every, checkpoint)
         save_model(MODELS, training.ema.model.state_dict(), description)
         save_curves(history, key)
-        tracker.artifacts(MODELS, "model")
+        tracker.model(MODELS)
 
 
 def prepare(config: Config, packed: PackedImages) -> Training:
@@ -105,6 +105,7 @@ def describe_model(config: Config, packed: PackedImages, training: Training) -> 
         "training": {
             **config.model_dump(mode="json", include={"epochs", "seed", "train"}),
             "source": packed.summary["source"],
+            "splits": config.data.splits if packed.summary["source"] == "flowers102" else None,
             "images": len(training.train_set),
             "heldout_images": len(training.heldout_set),
             "steps": training.steps,

@@ -1,5 +1,7 @@
 """MLflow, the record of what was run: DVC keeps the results, so a failing store never costs an experiment."""
 
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from ddpm.lineage import origin
 from ddpm.tracking import unsent
 from ddpm.tracking.processes import attempt
 from ddpm.tracking.recorder import Patience, Recorder, deliver, reason
+from ddpm.tracking.served import write_serving_files
 from ddpm.tracking.store import KEY, SCORE_IDENTITY, Entry, Work, prepare
 
 TRAINING = {"schedule", "epochs", "seed", "data", "model", "diffusion", "train"}
@@ -22,8 +25,9 @@ SCORING = {"sample", "fid"}
 class Tracker:
     """One MLflow run to write to. Nothing here ever fails: what the store cannot take is kept for `sync`."""
 
-    def __init__(self, record: Callable[[Entry], None]) -> None:
-        self._record = record
+    def __init__(self, record: Callable[[Entry], None] | None) -> None:
+        self._enabled = record is not None
+        self._record = record or (lambda entry: None)
 
     def tags(self, tags: dict[str, str]) -> None:
         """Set or replace tags."""
@@ -40,6 +44,18 @@ class Tracker:
     def artifacts(self, path: Path, folder: str | None = None) -> None:
         """Copy a file, or all files below a folder, to `folder` of the run's artifacts (default: their root)."""
         self._record({"artifacts": str(path), "folder": folder})
+
+    def model(self, folder: Path) -> None:
+        """Copy a model folder to `model` of the run's artifacts, with what `mlflow models serve` wants beside it."""
+        self.artifacts(folder, "model")
+        if not self._enabled:
+            return
+        try:
+            with tempfile.TemporaryDirectory() as extra:
+                write_serving_files(Path(extra) / "model")
+                self.artifacts(Path(extra) / "model", "model")
+        except Exception as error:
+            print(f"warning: `mlflow models serve` will not know this model ({reason(error)})", file=sys.stderr)
 
     def end(self, status: str) -> None:
         """Set the final status (FINISHED, FAILED, KILLED) and the end time of a run that this stage has opened."""
@@ -108,7 +124,7 @@ def sync() -> int:
 @contextmanager
 def _tracked(config: Config, stage: str, key: str, resumed: bool) -> Iterator[Tracker]:
     if not config.tracking.enabled:
-        yield Tracker(lambda entry: None)
+        yield Tracker(None)
         return
     recorder = Recorder(_work(config, stage, key, resumed))
     tracker = Tracker(recorder.record)

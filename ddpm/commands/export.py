@@ -1,0 +1,43 @@
+"""`python -m ddpm export`: a trained model as a folder that other programs read, with a model card."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ddpm.paths import MODELS
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command line."""
+    help_text = "write a trained model in the format of another library, with a model card"
+    parser = commands.add_parser("export", help=help_text, description=help_text)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="where to; new, empty, or of an earlier export")
+    parser.add_argument("--model", type=Path, default=MODELS, metavar="DIR", help="a model folder (default: models)")
+    parser.add_argument("--format", choices=["diffusers"], default="diffusers", help="the only one so far")
+    parser.set_defaults(action=export)
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Read a model folder and reports/fid.json; write the exported model and its card.
+
+    Raises:
+        InputError: there is no such model, it cannot be expressed in that format, or DIR holds something else.
+    """
+    # Imported here, because torch takes seconds and the other commands do without.
+    from ddpm.checksums import checksum
+    from ddpm.diffusers_format import MODEL_INDEX, save_diffusers
+    from ddpm.errors import InputError
+    from ddpm.model import load_model
+    from ddpm.model_card import model_card, scores_of
+    from ddpm.model_file import WEIGHTS_FILE
+    from ddpm.paths import REPORTS
+
+    folder = arguments.folder
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MODEL_INDEX).exists()):
+        raise InputError(f"{folder}: holds something else than an exported model; name a new or an empty folder")
+    model = load_model(arguments.model, device="cpu")
+    sha256 = checksum(arguments.model / WEIGHTS_FILE)
+    card = model_card(model.config, sha256, scores_of(sha256, REPORTS / "fid.json"))
+    save_diffusers(folder, model.unet.state_dict(), model.config)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    print(f"The exported model is in {folder}; its README.md says how to use it.")

@@ -1,0 +1,46 @@
+"""The card of an exported model: what it is, what it was made of, how good it is and what it cannot do."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ddpm.errors import InputError
+from ddpm.model_file import CONFIG_FILE
+from ddpm.report import render
+
+
+def model_card(config: dict[str, Any], sha256: str, scores: dict[str, Any] | None) -> str:
+    """Describe a model in Markdown, with the YAML front matter that Hugging Face reads.
+
+    Args:
+        config: the content of config.json, see `model_file.save_model`.
+        sha256: checksum of model.safetensors.
+        scores: from `scores_of`.
+
+    Raises:
+        InputError: config does not tell how the model was trained.
+    """
+    context = {"model": config, "training": config.get("training"), "sha256": sha256, "scores": scores}
+    try:
+        return render(context, "model_card.md.j2")
+    except jinja2.UndefinedError as error:
+        raise InputError(
+            f"{CONFIG_FILE}: does not tell how the model was trained ({error}); train it with `dvc repro train`"
+        ) from None
+
+
+def scores_of(sha256: str, path: Path) -> dict[str, Any] | None:
+    """Read reports/fid.json, if it scores the model with these weights; None if it is missing or scores another.
+
+    The rule is the checksum of the weights, which `sample` notes beside its images and `fid` takes over into the
+    scores: neither a name nor a date, so scores of an earlier model are never shown for a later one.
+    """
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); run `dvc repro fid`") from None
+    return scores if scores.get("model_sha256") == sha256 else None

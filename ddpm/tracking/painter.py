@@ -1,0 +1,55 @@
+"""The model behind `mlflow models serve`: rows of wishes in, pictures out."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow import MlflowException
+from PIL import Image
+
+from ddpm.errors import InputError
+from ddpm.model import DiffusionModel, load_model
+
+MAX_IMAGES = 256  # per row: one request shall not occupy the server for hours
+
+
+class Painter:
+    """What MLflow calls a python function."""
+
+    def __init__(self, model: DiffusionModel) -> None:
+        self._model = model
+
+    def predict(self, wishes: pd.DataFrame) -> list[list[str]]:
+        """Paint for each row.
+
+        Args:
+            wishes: columns n and, if wanted, seed (default 0), steps (50) and sampler (ddim).
+
+        Returns:
+            For each row n PNG files, base64.
+
+        Raises:
+            MlflowException: a wish that cannot be fulfilled; the server answers with its sentence and status 400.
+        """
+        try:
+            return [[_png(image) for image in self._paint(wish)] for wish in wishes.to_dict("records")]
+        except InputError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
+
+    def _paint(self, wish: dict[Any, Any]) -> np.ndarray:
+        n = wish.pop("n")
+        if n > MAX_IMAGES:
+            raise InputError(f"n: found {n}, choose 1 to {MAX_IMAGES}")
+        return self._model.sample(n, **wish)
+
+
+def _load_pyfunc(folder: str) -> Painter:  # the name is MLflow's
+    return Painter(load_model(folder))
+
+
+def _png(image: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="PNG")
+    return base64.b64encode(file.getvalue()).decode()

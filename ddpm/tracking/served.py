@@ -1,0 +1,35 @@
+"""What makes a model folder one that `mlflow models serve` can paint with; nothing in it is pickled."""
+
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import ddpm
+
+# All that painting imports. Named here, because MLflow would load the model to find out, which takes a minute.
+REQUIREMENTS = ("torch", "numpy", "pandas", "pillow", "safetensors", "pydantic", "pyyaml")
+LOADER = "ddpm.tracking.painter"
+
+
+def write_serving_files(folder: Path) -> None:
+    """Write MLmodel, the code of this package and the versions of its packages; they belong into the model folder.
+
+    Args:
+        folder: does not exist yet.
+    """
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    types = {"n": "long", "seed": "long", "steps": "long", "sampler": "string"}
+    schema = Schema([ColSpec(type=kind, name=name, required=name == "n") for name, kind in types.items()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it would like an example of an input
+        mlflow.pyfunc.save_model(
+            folder,
+            loader_module=LOADER,
+            code_paths=[str(Path(ddpm.__file__).parent)],
+            # Without "+cpu": how PyTorch was built here does not matter elsewhere.
+            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
+            signature=ModelSignature(inputs=schema),
+        )

@@ -1,0 +1,160 @@
+"""The model in MLflow: a pyfunc that paints, from Python and over HTTP."""
+
+import base64
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from exported import write_model
+from mlflow import MlflowException
+from PIL import Image
+from tiny_repository import wait_for
+from tracked import TRAIN, runs
+
+from ddpm import load_model, tracking
+from ddpm.model_file import CONFIG_FILE, WEIGHTS_FILE
+
+
+@pytest.fixture
+def logged(tracked, repository, tmp_path, monkeypatch):
+    """A model folder, and the run that it was logged to."""
+    folder = write_model(tmp_path / "models")
+    with tracking.training_run(tracked, TRAIN) as tracker:
+        tracker.model(folder)
+    (run,) = runs(repository, tracked)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # to which MLflow adds the model's code
+    mlflow.set_tracking_uri(f"sqlite:///{repository / 'mlflow.db'}")
+    yield folder, run.info.run_id
+    mlflow.set_tracking_uri(None)
+
+
+def pixels(png):
+    return np.array(Image.open(io.BytesIO(base64.b64decode(png))))
+
+
+def test_the_logged_model_paints_our_images(logged):
+    folder, run_id = logged
+    served = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
+    (first, second) = served.predict(pd.DataFrame([{"n": 2, "seed": 0, "steps": 5}, {"n": 1, "seed": 3, "steps": 5}]))
+    ours = load_model(folder, device="cpu")
+    assert np.array_equal([pixels(png) for png in first], ours.sample(2, steps=5, seed=0))
+    assert np.array_equal([pixels(png) for png in second], ours.sample(1, steps=5, seed=3))
+    (third,) = served.predict(pd.DataFrame([{"n": 1, "sampler": "ddpm", "steps": 5}]))
+    assert np.array_equal([pixels(png) for png in third], ours.sample(1, steps=5, sampler="ddpm"))
+
+
+@pytest.mark.parametrize("wish", [{"n": 0}, {"n": 257}, {"n": 1, "steps": 1001}, {"n": 1, "sampler": "euler"}])
+def test_a_wish_that_cannot_be_fulfilled_is_refused_by_name(logged, wish):
+    *_, name = wish
+    with pytest.raises(MlflowException, match=f"{name}: found .*, choose ") as caught:
+        mlflow.pyfunc.load_model(f"runs:/{logged[1]}/model").predict(pd.DataFrame([wish]))
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_the_artifact_is_a_model_folder_without_pickles(logged, repository):
+    folder, run_id = logged
+    artifact = repository / "mlartifacts" / run_id / "artifacts/model"
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        assert (artifact / name).read_bytes() == (folder / name).read_bytes()
+    files = [path for path in artifact.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".py", ".j2", ".json", ".yaml", ".txt", ".safetensors", ""}
+    requirements = (artifact / "requirements.txt").read_text()
+    assert f"numpy=={np.__version__}" in requirements and "+" not in requirements
+    assert (artifact / "code/ddpm/unet.py").exists()
+
+
+def test_a_model_that_cannot_be_packed_is_logged_plainly(tracked, repository, tmp_path, monkeypatch, capsys):
+    def fail(folder):
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(tracking, "write_serving_files", fail)
+    with tracking.training_run(tracked, TRAIN) as tracker:
+        tracker.model(write_model(tmp_path / "models"))
+    (run,) = runs(repository, tracked)
+    assert run.info.status == "FINISHED"
+    artifact = repository / "mlartifacts" / run.info.run_id / "artifacts/model"
+    assert sorted(path.name for path in artifact.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: `mlflow models serve` will not know this model (RuntimeError: no such thing)")
+    assert warning.count("\n") == 1
+
+
+def test_without_tracking_nothing_is_packed(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "write_serving_files", lambda folder: pytest.fail("packed"))
+    off = config.model_copy(update={"tracking": config.tracking.model_copy(update={"enabled": False})})
+    with tracking.training_run(off, TRAIN) as tracker:
+        tracker.model(tmp_path)
+
+
+def post(port, content):
+    """Status and JSON of the server's answer."""
+    url = f"http://127.0.0.1:{port}/invocations"
+    request = urllib.request.Request(url, json.dumps(content).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def answers(port):
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).status == 200
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_pictures_come_over_http(logged, repository, tmp_path):
+    folder, run_id = logged
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        f"runs:/{run_id}/model",
+        "--env-manager",
+        "local",
+    ]
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{repository / 'mlflow.db'}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    (tmp_path / "elsewhere").mkdir()  # with no ddpm in it but the model's own
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            cwd=tmp_path / "elsewhere", env=environment, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        wait_for(lambda: server.poll() is not None or answers(port), seconds=120, pause=0.5)
+        assert server.poll() is None, (tmp_path / "log").read_text()
+        wish = {"n": 2, "seed": 0, "steps": 5}
+        for form in ("dataframe_records", "inputs"):
+            status, answer = post(port, {form: [wish]})
+            assert status == 200
+            (pngs,) = answer["predictions"]
+            ours = load_model(folder, device="cpu").sample(**wish)
+            assert np.array_equal([pixels(png) for png in pngs], ours)
+        status, answer = post(port, {"dataframe_records": [{"n": 1, "steps": 5000}]})
+        assert status == 400 and "steps: found 5000, choose 1 to 1000" in answer["message"]
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)  # the server is a child of the command
+        server.wait(timeout=30)
