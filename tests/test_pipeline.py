@@ -47,7 +47,8 @@ NO_DEPS = {
         )
     ),
 }
-TRACKED = {"ddpm.model", "ddpm.noise", "ddpm.samplers", "ddpm.pictures"}  # what goes to MLflow alone
+# What goes to MLflow alone.
+TRACKED = {f"ddpm.{name}" for name in ("class_names", "guidance", "model", "noise", "pictures", "samplers")}
 
 
 @pytest.fixture(scope="module")

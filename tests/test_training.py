@@ -29,7 +29,8 @@ class Recorder:
 def settings(**changes) -> TrainConfig:
     defaults = {
         "batch_size": 16, "lr": 2e-3, "weight_decay": 0.0, "warmup_steps": 10, "grad_clip": 1.0,
-        "ema_decay": 0.99, "flip": True, "precision": "fp32", "log_every": 10,
+        "ema_decay": 0.99, "flip": True, "precision": "fp32", "deterministic": False, "log_every": 10,
+        "label_dropout": 0.1,
     }  # fmt: skip
     return TrainConfig(**defaults | changes)
 
