@@ -153,6 +153,9 @@ def test_bf16_is_used_by_the_network_alone_and_stays_close_to_fp32(make, guidanc
     assert set(answers) == {torch.bfloat16}
     assert 0 < np.abs(exact - close).mean() < 3  # of 255 grey levels
     assert {x.dtype for x in model.trajectory(range(2), precision="bf16", **options)} == {torch.float32}
+    x, t, labels = torch.randn(2, 3, 16, 16), torch.tensor([1, 2]), torch.tensor([0, 1])
+    prediction, _ = predict(model.unet, model.diffusion, x, t, labels, guidance, torch.bfloat16)
+    assert prediction.dtype == torch.float32
     assert np.array_equal(exact, model.sample(4, precision="auto", **options))  # on a CPU
 
 

@@ -135,18 +135,18 @@ def _check_file(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
     """Refuse a file that could not be written, and make the folder of one that can be."""
     if path.suffix not in suffixes:
         raise InputError(f"{option}: found {str(path)!r}, choose a name that ends in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise InputError(f"{option}: {path} is a folder; name a file in it")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Name the file that cannot be written."""
+    """Say in a sentence that the file cannot be written."""
     try:
         yield
     except OSError as error:
         if is_disk_full(error):
             raise
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        raise InputError(f"{path}: cannot be written ({error})") from None
