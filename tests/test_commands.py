@@ -65,7 +65,8 @@ def test_sixteen_images_are_painted_unless_told_otherwise(sample):
     assert read("flowers.png").shape == (4 * 64 + 3 * 2, 4 * 64 + 3 * 2, 3)
 
 
-def test_each_class_gets_one_image(sample, folder):
+def test_each_class_gets_one_image(sample, folder, monkeypatch):
+    monkeypatch.setattr("ddpm.commands.sample.GIF_IMAGES", 2)  # fewer than classes, as with Flowers-102
     assert sample("--each-class", "--out", "each.npy", "--gif", "each.gif")[0] == 0
     images = np.load("each.npy")
     model = load_model(folder, device="cpu")
@@ -73,6 +74,7 @@ def test_each_class_gets_one_image(sample, folder):
         alone = model.sample(1, first=place, steps=3, sampler="dpmpp_2m", spacing="logsnr", label=name)
         assert np.abs(images[place].astype(int) - alone[0]).max() <= 1
     assert len(images) == 3
+    assert Image.open("each.gif").size == (2 * 64 + 2, 64)
 
 
 def test_a_gif_leads_from_noise_to_the_images_in_the_same_bytes(sample, tmp_path):
