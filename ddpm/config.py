@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     StrictBool,
     StringConstraints,
     ValidationError,
@@ -19,6 +20,8 @@ from pydantic_core import PydanticCustomError
 
 from ddpm.errors import InputError
 
+MAX_BATCH = 100_000  # far above any use
+
 
 def _no_truth_value(value: Any) -> Any:
     """Refuse true and false where a number is meant; pydantic would read them as 1 and 0."""
@@ -27,11 +30,19 @@ def _no_truth_value(value: Any) -> Any:
     return value
 
 
+def _auto_or_batch(value: Any) -> Any:
+    """One sentence for both alternatives; pydantic would tell the fault of each."""
+    if value == "auto" or (type(value) is int and 1 <= value <= MAX_BATCH):
+        return value
+    raise PydanticCustomError("batch_size", "it should be auto or a whole number from 1 to {max}", {"max": MAX_BATCH})
+
+
 Integer = Annotated[int, BeforeValidator(_no_truth_value)]
 Number = Annotated[float, BeforeValidator(_no_truth_value)]
 # The upper bounds are far above any use; what lies beyond them is a slip that would end in want of memory.
 Count = Annotated[Integer, Field(ge=1, le=1_000_000_000)]
-Batch = Annotated[Integer, Field(ge=1, le=100_000)]
+Batch = Annotated[Integer, Field(ge=1, le=MAX_BATCH)]
+AutoBatch = Annotated[int | Literal["auto"], PlainValidator(_auto_or_batch)]
 Index = Annotated[Integer, Field(ge=0, le=1_000_000_000)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
 Probability = Annotated[Number, Field(ge=0, lt=1)]
@@ -39,6 +50,8 @@ Schedule = Literal["linear", "cosine", "sigmoid"]
 Target = Literal["eps", "v", "x0"]
 Sampler = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde"]
 Spacing = Literal["trailing", "uniform", "logsnr"]
+Precision = Literal["auto", "bf16", "fp32"]
+Device = Literal["auto", "cuda", "cpu"]
 Extractor = Literal["inception", "efficientnet_lite0"]
 
 
@@ -107,7 +120,8 @@ class TrainConfig(_Group):
     grad_clip: Annotated[Number, Field(gt=0)]
     ema_decay: Probability
     flip: StrictBool
-    precision: Literal["auto", "bf16", "fp32"]
+    label_dropout: Probability
+    precision: Precision
     deterministic: StrictBool
     log_every: Count
 
@@ -121,7 +135,9 @@ class SampleConfig(_Group):
     spacing: Spacing
     eta: Annotated[Number, Field(ge=0, le=1)]
     variance: Literal["small", "large", "learned"]
-    batch_size: Batch
+    guidance: Annotated[Number, Field(ge=0)]
+    precision: Precision
+    batch_size: AutoBatch
 
 
 class FidConfig(_Group):
@@ -146,7 +162,7 @@ class Config(_Group):
     schedule: Schedule
     epochs: Annotated[Integer, Field(ge=1, le=1_000_000)]
     seed: Seed
-    device: Literal["auto", "cuda", "cpu"]
+    device: Device
     data: DataConfig
     model: ModelConfig
     diffusion: DiffusionConfig
@@ -183,6 +199,11 @@ class Config(_Group):
             raise ValueError(
                 "sample.variance: found 'learned', but diffusion.variance is fixed; choose small or large here, "
                 "or learned there, which trains again"
+            )
+        if self.sample.guidance != 1 and not (self.model.conditional and self.train.label_dropout):
+            raise ValueError(
+                f"sample.guidance: found {self.sample.guidance:g}, which needs model.conditional: true and a "
+                "train.label_dropout above 0; choose 1 here, or set those, which trains again"
             )
         return self
 

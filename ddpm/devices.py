@@ -28,7 +28,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """Turn `train.precision` into the data type of the autocast region; None keeps everything in float32.
+    """Turn `precision` of params.yaml into the data type of the autocast region; None keeps everything in float32.
 
     float16 is not offered: its small range lets DDPM trainings end in NaN, sometimes after days.
 
@@ -37,7 +37,7 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bf16" and device.type == "cuda" and not native:
-        raise InputError("train.precision: bf16, but this GPU has no bfloat16 arithmetic; set it to auto or fp32")
+        raise InputError("precision: bf16, but this GPU has no bfloat16 arithmetic; set it to auto or fp32")
     return torch.bfloat16 if precision == "bf16" or (precision == "auto" and native) else None
 
 

@@ -45,7 +45,7 @@ def guarded(action: Callable[[], object]) -> None:
         if type(error).__name__ != "OutOfMemoryError":  # PyTorch's; half of the commands do without importing it
             raise
         reason = str(error).split(". ")[0]
-        sys.exit(_complain(f"{reason}; lower the stage's batch_size in params.yaml, or model.channels", 1))
+        sys.exit(_complain(f"{reason}; lower batch_size (in params.yaml, or --batch-size), or model.channels", 1))
     except KeyboardInterrupt:
         # DVC would record a partial output as the result of a stage that exits with 0.
         sys.exit(128 + signal.SIGINT)

@@ -1,23 +1,30 @@
 """A trained model in use: from a folder to images in two lines."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.config import ModelConfig
-from ddpm.devices import choose_device, memory_format
+from ddpm.class_names import find_class
+from ddpm.config import ModelConfig, Precision
+from ddpm.devices import autocast_dtype, choose_device, memory_format
 from ddpm.diffusion import Diffusion
 from ddpm.errors import InputError
+from ddpm.guidance import predict
 from ddpm.model_file import CONFIG_FILE, WEIGHTS_FILE, read_model
 from ddpm.noise import ImageNoise
 from ddpm.pixels import to_uint8
 from ddpm.samplers import SAMPLERS, SPACINGS
 from ddpm.unet import UNet
+
+# Where `batch_size: auto` begins: on a GPU with more than most can hold, and halved until it fits; on a CPU, where more
+# at a time is not faster, with what needs little memory.
+AUTO_BATCH = {"cuda": 1024, "cpu": 16}
 
 
 class DiffusionModel:
@@ -40,52 +47,103 @@ class DiffusionModel:
         """Side of the images, pixels."""
         return self.config["image_size"]
 
-    def sample(
-        self, n: int, *, steps: int = 50, seed: int = 0, first: int = 0, batch_size: int = 64, **options: Any
-    ) -> np.ndarray:
+    def sample(self, n: int, **options: Any) -> np.ndarray:
         """Paint n images; image i depends on the seed and on i alone.
 
         Args:
             n: number of images.
-            steps: network calls per image.
-            seed: another seed gives other images.
-            first: number of the first image; `sample(4, first=8)` are the last four of `sample(12)`.
-            batch_size: images painted at a time.
-            options: `sampler` (one of `SAMPLERS`), `spacing` (one of `SPACINGS`), `eta` for ddim, `variance` for ddpm;
-                see `trajectory`.
+            options: see `batches` and `trajectory`; without any, 50 steps of ddim.
 
         Returns:
             (n, H, W, 3) uint8, RGB.
         """
+        return np.concatenate(list(self.batches(n, **options)))
+
+    def batches(
+        self,
+        n: int,
+        *,
+        first: int = 0,
+        batch_size: int | Literal["auto"] = 64,
+        label: str | Sequence[str] | None = None,
+        on_step: Callable[[int], object] | None = None,
+        **options: Any,
+    ) -> Iterator[np.ndarray]:
+        """Paint n images, yielding them as they are finished.
+
+        Args:
+            n: number of images.
+            first: number of the first image; `sample(4, first=8)` are the last four of `sample(12)`.
+            batch_size: images painted at a time; auto: as many as fit into the memory of a GPU.
+            label: for a conditional model, the class of all images, or of each, as `find_class` takes it; without it,
+                classes are drawn as frequent as in the training images.
+            on_step: is called after every step of a batch with the number of its images.
+            options: see `trajectory`.
+
+        Yields:
+            (B, H, W, 3) uint8, RGB.
+        """
         _check("n", n, n >= 1, "1 or more")
         _check("first", first, first >= 0, "0 or more")
-        _check("batch_size", batch_size, batch_size >= 1, "1 or more")
-        batches = []
-        for start in range(first, first + n, batch_size):
-            indices = range(start, min(start + batch_size, first + n))
-            for x in self.trajectory(indices, steps=steps, seed=seed, **options):
-                last = x
-            batches.append(to_uint8(last))
-        return np.concatenate(batches)
+        _check("batch_size", batch_size, batch_size == "auto" or batch_size >= 1, "auto, or 1 or more")
+        size = AUTO_BATCH[self.device.type] if batch_size == "auto" else batch_size
+        done = 0
+        while done < n:
+            count = min(size, n - done)
+            indices = range(first + done, first + done + count)
+            labels = label if label is None or isinstance(label, str) else label[done : done + count]
+            try:
+                for number, x in enumerate(self.trajectory(indices, label=labels, **options)):
+                    last = x
+                    if on_step and number > 0:
+                        on_step(count)
+            except torch.OutOfMemoryError:
+                if batch_size != "auto" or count == 1:
+                    raise
+                size = count // 2
+                continue
+            yield to_uint8(last)
+            done += count
+
+    def frames(self, indices: range, count: int, *, steps: int, **options: Any) -> np.ndarray:
+        """Show images on their way from noise, at most `count` times evenly: (count, B, H, W, 3) uint8."""
+        trajectory = self.trajectory(indices, steps=steps, **options)
+        chosen = set(np.linspace(0, steps, min(count, steps + 1)).round().tolist())
+        return np.stack([to_uint8(x) for number, x in enumerate(trajectory) if number in chosen])
 
     def trajectory(
         self,
         indices: range,
         *,
-        steps: int,
-        seed: int,
+        steps: int = 50,
+        seed: int = 0,
         sampler: str = "ddim",
         spacing: str = "trailing",
         eta: float = 0.0,
         variance: str = "small",
+        guidance: float = 1.0,
+        precision: str = "auto",
+        label: str | Sequence[str] | None = None,
     ) -> Iterator[Tensor]:
         """Paint the images with the given numbers, yielding them as noise and after every step.
+
+        Args:
+            indices: numbers of the images.
+            steps: network calls per image.
+            seed: another seed gives other images.
+            sampler: one of `SAMPLERS`.
+            spacing: one of `SPACINGS`.
+            eta: for ddim.
+            variance: for ddpm.
+            guidance: see `guidance.predict`; values other than 0 and 1 double the work of a call.
+            precision: of the network; auto, bf16 or fp32. The state between its calls is float32 always.
+            label: see `batches`.
 
         Yields:
             (B, 3, H, W) float32, `steps` + 1 times.
 
         Raises:
-            InputError: an option is out of its range, or the model has not learned the variance that is asked for.
+            InputError: an option is out of its range, or the model has not learned what is asked for.
         """
         _check("steps", steps, 1 <= steps <= self.diffusion.timesteps, f"1 to {self.diffusion.timesteps}")
         _check("seed", seed, 0 <= seed < 2**63, "0 or more")
@@ -93,29 +151,59 @@ class DiffusionModel:
         _check("spacing", spacing, spacing in SPACINGS, ", ".join(SPACINGS))
         _check("eta", eta, 0 <= eta <= 1, "0 to 1")
         _check("variance", variance, variance in ("small", "large", "learned"), "small, large or learned")
+        _check("guidance", guidance, 0 <= guidance < math.inf, "0 or more")
+        _check("precision", precision, precision in get_args(Precision), ", ".join(get_args(Precision)))
         if variance == "learned" and self.diffusion.variance == "fixed":
             raise InputError(
                 "variance: found 'learned', but this model has learned none; choose small or large, "
                 "or train one with diffusion.variance: learned"
             )
+        if guidance != 1 and self.unet.none_class is None:
+            raise InputError(
+                f"guidance: found {guidance:g}, but this model cannot be guided; choose 1, "
+                "or train one with model.conditional: true and train.label_dropout above 0"
+            )
+        classes = self._classes(label, len(indices)) if label is not None else None
+        dtype = autocast_dtype(precision, self.device)
         options: dict[str, dict[str, Any]] = {"ddpm": {"variance": variance}, "ddim": {"eta": eta}}
         times = SPACINGS[spacing](self.diffusion, steps)
-        return self._paint(indices, seed, partial(SAMPLERS[sampler], steps=times, **options.get(sampler, {})))
+        ask = partial(predict, self.unet, self.diffusion, guidance=guidance, dtype=dtype)
+        run = partial(SAMPLERS[sampler], steps=times, **options.get(sampler, {}))
+        return self._paint(indices, seed, classes, ask, run)
 
     @torch.inference_mode()
-    def _paint(self, indices: range, seed: int, run: Callable[..., Iterator[Tensor]]) -> Iterator[Tensor]:
+    def _paint(
+        self,
+        indices: range,
+        seed: int,
+        classes: list[int] | None,
+        ask: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None]],
+        run: Callable[..., Iterator[Tensor]],
+    ) -> Iterator[Tensor]:
         self.unet.eval()
         noise = ImageNoise(seed, indices, (3, self.image_size, self.image_size), self.device)
-        labels = self._draw_labels(noise)
+        labels = self._draw_labels(noise)  # also when they are not needed, so that a class does not change the noise
+        if classes is not None:
+            labels = torch.tensor(classes, device=self.device)
 
         def denoise(x: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
             times = torch.full((len(x),), t, device=self.device)  # filled on the device, so nothing waits for a copy
-            prediction, v = self.diffusion.split(self.unet(x, times, labels))
+            prediction, v = ask(x, times, labels)
             return self.diffusion.predict_x0(prediction, x, times).clamp(-1, 1), v
 
         x = noise()
         yield x
         yield from run(denoise, self.diffusion, x, noise=noise)
+
+    def _classes(self, label: str | Sequence[str], count: int) -> list[int]:
+        """Numbers of the classes of `count` images."""
+        if self.unet.class_embedding is None:
+            raise InputError(
+                "class: this model was trained without classes; leave it out, or train one with model.conditional: true"
+            )
+        labels = [label] * count if isinstance(label, str) else label
+        _check("label", label, len(labels) == count, f"a name, or one for each of the {count} images")
+        return [find_class(name, self.config["class_names"]) for name in labels]
 
     def _draw_labels(self, noise: ImageNoise) -> Tensor | None:
         """Classes as frequent as in the training images, for a conditional model: (B,) int64."""
@@ -140,8 +228,10 @@ def load_model(folder: str | Path, device: str = "auto") -> DiffusionModel:
     weights, config = read_model(folder)
     try:
         num_classes = len(config["class_names"]) if config["model"]["conditional"] else None
+        none_class = num_classes is not None and len(weights["class_embedding.weight"]) > num_classes
         channels = Diffusion(config["schedule"], **config["diffusion"]).output_channels
-        unet = UNet(ModelConfig.model_validate(config["model"]), config["image_size"], num_classes, channels)
+        model = ModelConfig.model_validate(config["model"])
+        unet = UNet(model, config["image_size"], num_classes, channels, none_class)
         unet.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]

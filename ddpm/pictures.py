@@ -1,9 +1,12 @@
-"""Images as files: grids and strips, and PNGs with the same bytes for the same pixels."""
+"""Images as files: grids, and PNGs and GIFs with the same bytes for the same pixels."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+GIF_STEP, GIF_HOLD = 100, 2500  # milliseconds for each frame, and for the last
 
 
 def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
@@ -36,3 +39,11 @@ def save_png(image: np.ndarray, path: Path) -> None:
     """Write (H, W, 3) uint8 as a PNG, creating the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path, optimize=True)
+
+
+def save_gif(frames: Sequence[np.ndarray], path: Path) -> None:
+    """Write (H, W, 3) uint8 frames as an endless GIF, the last frame held; the same bytes for the same frames."""
+    # A palette for each frame, because the colours of noise are not those of flowers.
+    first, *others = [Image.fromarray(frame).quantize(256) for frame in frames]
+    milliseconds = [GIF_STEP] * len(others) + [GIF_HOLD]
+    first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0)

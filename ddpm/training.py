@@ -126,7 +126,7 @@ class Training:
             train_set: at least one image.
             heldout_set: may be empty; then there is no held-out curve.
             epochs: passes over train_set.
-            seed: decides data order, noise and dropout.
+            seed: decides data order, noise and what is dropped.
         """
         self.unet, self.diffusion, self.config = unet, diffusion, config
         self.train_set, self.heldout_set = train_set, heldout_set
@@ -160,14 +160,11 @@ class Training:
         previews = self._previews(preview_every) if preview_every else set()
         progress, batch_size = self.progress, self.config.batch_size
         first, started = progress.steps, time.perf_counter()
-        with progress_bar(
-            self.steps * batch_size, "train", initial=progress.steps * batch_size, unit_scale=True
-        ) as bar:
-            while progress.steps < self.steps:
-                progress.sums += self.train_step(progress.steps)
-                progress.steps += 1
+        with progress_bar(self.steps * batch_size, "train", initial=first * batch_size, unit_scale=True) as bar:
+            for done in range(first + 1, self.steps + 1):
+                progress.sums += self.train_step(done - 1)
+                progress.steps = done
                 bar.update(batch_size)
-                done = progress.steps
                 if done % self.config.log_every == 0 or done == self.steps:
                     rate = (done - first) * batch_size / (time.perf_counter() - started)
                     bar.set_postfix(loss=f"{self._log(reporter, rate):.4f}", refresh=False)
@@ -209,6 +206,9 @@ class Training:
             mirrored = torch.rand(len(x0), 1, 1, 1, device=self.device) < 0.5
             x0 = torch.where(mirrored, x0.flip(-1), x0)
         t = torch.randint(self.diffusion.timesteps, (len(x0),), device=self.device)
+        if self.unet.none_class is not None:  # Ho & Salimans 2022, algorithm 1
+            dropped = torch.rand(len(x0), device=self.device) < self.config.label_dropout
+            labels = labels.masked_fill(dropped, self.unet.none_class)
         self.unet.train()
         # The loss that is reported stays L_simple, so that curves with and without a learned variance can be compared.
         loss, *vlb = (losses.mean() for losses in self._losses(self.unet, x0, labels, t))

@@ -123,7 +123,14 @@ class UNet(nn.Module):
     output of its counterpart.
     """
 
-    def __init__(self, config: ModelConfig, image_size: int, num_classes: int | None = None, out_channels: int = 3):
+    def __init__(
+        self,
+        config: ModelConfig,
+        image_size: int,
+        num_classes: int | None = None,
+        out_channels: int = 3,
+        none_class: bool = False,
+    ) -> None:
         """Build the network.
 
         Args:
@@ -131,6 +138,8 @@ class UNet(nn.Module):
             image_size: side of the images, pixels.
             num_classes: None for an unconditional network.
             out_channels: 3, or 6 to predict a variance as well.
+            none_class: let a conditional network have one more class, which stands for no class at all, so that it
+                can be guided (Ho & Salimans 2022).
         """
         super().__init__()
         width = config.channels
@@ -140,7 +149,8 @@ class UNet(nn.Module):
 
         self.channels = width
         self.time_mlp = nn.Sequential(nn.Linear(width, embed), nn.SiLU(), nn.Linear(embed, embed))
-        self.class_embedding = nn.Embedding(num_classes, embed) if num_classes is not None else None
+        self.class_embedding = nn.Embedding(num_classes + none_class, embed) if num_classes is not None else None
+        self.none_class = num_classes if none_class else None
         self.stem = nn.Conv2d(3, width, 3, padding=1)
 
         self.down = nn.ModuleList()

@@ -14,7 +14,6 @@ from ddpm.model import DiffusionModel, load_model
 from ddpm.model_file import WEIGHTS_FILE
 from ddpm.paths import MODELS, REPORTS, SAMPLES
 from ddpm.pictures import enlarge, grid, save_png
-from ddpm.pixels import to_uint8
 from ddpm.progress import progress_bar
 from stages import run
 
@@ -28,9 +27,7 @@ def main(config: Config) -> None:
     if (train_key := REPORTS / "curves" / "key.txt").exists():
         discard(train_key.read_text(encoding="utf-8").strip())  # DVC has stored the model
     model = load_model(MODELS, config.device)
-    options = config.sample.model_dump(include={"steps", "sampler", "spacing", "eta", "variance"}) | {
-        "seed": config.seed
-    }
+    options = config.sample.model_dump(exclude={"n", "batch_size"}) | {"seed": config.seed}
     with checkpoint_for(stage_key("sample", config.model_dump(mode="json"))) as checkpoint:
         images = paint(model, config.sample, options, checkpoint)
         SAMPLES.mkdir(parents=True, exist_ok=True)
@@ -51,10 +48,7 @@ def paint(model: DiffusionModel, config: SampleConfig, options: dict[str, Any], 
         images[:done] = state["images"].numpy()
         print(f"Going on from the checkpoint after {done} images.")
     with progress_bar(config.n, "sample", initial=done) as bar:
-        while done < config.n:
-            batch = model.sample(
-                min(config.batch_size, config.n - done), first=done, batch_size=config.batch_size, **options
-            )
+        for batch in model.batches(config.n - done, first=done, batch_size=config.batch_size, **options):
             images[done : done + len(batch)] = batch
             done += len(batch)
             bar.update(len(batch))
@@ -65,10 +59,9 @@ def paint(model: DiffusionModel, config: SampleConfig, options: dict[str, Any], 
 
 def reverse_strip(model: DiffusionModel, options: dict[str, Any]) -> np.ndarray:
     """Show the first images on their way from noise (left) to flower (right), a row each."""
-    frames = [to_uint8(x) for x in model.trajectory(range(STRIP_IMAGES), **options)]
-    chosen = np.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().astype(int)
-    rows = np.stack([frames[index] for index in chosen], axis=1)  # (images, frames, H, W, 3)
-    return grid(enlarge(rows.reshape(-1, *rows.shape[2:])), columns=len(chosen))
+    frames = model.frames(range(STRIP_IMAGES), STRIP_FRAMES, **options)
+    rows = frames.swapaxes(0, 1).reshape(-1, *frames.shape[2:])
+    return grid(enlarge(rows), columns=len(frames))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,9 @@ def prepare(config: Config, packed: PackedImages) -> Training:
     torch.manual_seed(config.seed)
     num_classes = len(packed.summary["class_names"]) if config.model.conditional else None
     diffusion = Diffusion(config.schedule, **config.diffusion.model_dump(), device=device)
-    unet = UNet(config.model, config.data.image_size, num_classes, diffusion.output_channels)
+    # Without label dropout nothing would teach the network what "no class" means.
+    none_class = config.model.conditional and config.train.label_dropout > 0
+    unet = UNet(config.model, config.data.image_size, num_classes, diffusion.output_channels, none_class)
     return Training(
         unet.to(device, memory_format=memory_format(device)),  # type: ignore[call-overload]
         diffusion,

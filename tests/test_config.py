@@ -38,6 +38,13 @@ def changed(params: dict, key: str, value: object) -> dict:
         ("sample.spacing", "leading", ["sample.spacing", "'leading'", "'trailing'", "'logsnr'"]),
         ("sample.variance", "huge", ["sample.variance", "'huge'", "'small'", "'learned'"]),
         ("sample.variance", "learned", ["sample.variance", "diffusion.variance is fixed", "choose small or large"]),
+        ("sample.guidance", 1.5, ["sample.guidance", "1.5", "model.conditional: true", "choose 1"]),
+        ("sample.guidance", -1, ["sample.guidance", "-1", "greater than or equal to 0"]),
+        ("sample.precision", "fp16", ["sample.precision", "'fp16'", "'auto'", "'bf16'"]),
+        ("sample.batch_size", "many", ["sample.batch_size", "'many'", "auto", "100000"]),
+        ("sample.batch_size", 0, ["sample.batch_size", "0", "auto"]),
+        ("sample.batch_size", True, ["sample.batch_size", "True", "auto"]),
+        ("train.label_dropout", 1.0, ["train.label_dropout", "1.0", "less than 1"]),
         ("diffusion.variance", "none", ["diffusion.variance", "'none'", "'fixed'", "'learned'"]),
         ("train.learning_rate", 1, ["train.learning_rate", "unknown"]),
         ("modle", {}, ["modle", "did you mean model?"]),
@@ -64,6 +71,17 @@ def test_fault_is_one_sentence_that_names_key_value_and_choices(params, key, val
     message = str(caught.value)
     assert message.startswith("params.yaml: ") and "\n" not in message
     assert all(word in message for word in words), message
+
+
+def test_guidance_needs_a_model_that_was_also_trained_without_classes(params):
+    params["model"]["conditional"] = True
+    assert parse_config(changed(params, "sample.guidance", 0)).sample.guidance == 0
+    with pytest.raises(InputError, match=r"sample\.guidance: found 0, .* train\.label_dropout above 0"):
+        parse_config(changed(params, "train.label_dropout", 0.0))
+
+
+def test_batch_size_may_be_found_by_the_program(params):
+    assert parse_config(changed(params, "sample.batch_size", "auto")).sample.batch_size == "auto"
 
 
 def test_missing_key_is_named(params):

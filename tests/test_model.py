@@ -15,11 +15,12 @@ from ddpm.pixels import from_uint8, to_uint8
 from ddpm.unet import UNet
 
 
-def write_model(folder, tiny_model, conditional=False, variance="fixed"):
+def write_model(folder, tiny_model, conditional=False, variance="fixed", none_class=True):
     """Save a network whose answers are not all zero."""
     config = tiny_model.model_copy(update={"conditional": conditional})
     torch.manual_seed(5)
-    unet = UNet(config, 16, 3 if conditional else None, out_channels=6 if variance == "learned" else 3)
+    channels = 6 if variance == "learned" else 3
+    unet = UNet(config, 16, 3 if conditional else None, channels, none_class=conditional and none_class)
     for parameter in unet.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.05)
@@ -31,7 +32,7 @@ def write_model(folder, tiny_model, conditional=False, variance="fixed"):
             "diffusion": {"timesteps": 1000, "target": "eps", "variance": variance},
             "schedule": "cosine",
             "image_size": 16,
-            "class_names": ["a", "b", "c"],
+            "class_names": ["rose", "tulip", "Sunflower"],
             "class_counts": [1, 0, 99],
         },
     )
@@ -103,6 +104,9 @@ def test_too_many_steps_are_refused(folder):
         {"sampler": "euler"},
         {"spacing": "leading"},
         {"eta": 2.0},
+        {"guidance": -1.0},
+        {"guidance": float("nan")},
+        {"precision": "fp16"},
         {"sampler": "ddpm", "variance": "huge"},
         {"seed": -1},
         {"first": -1},
@@ -147,6 +151,7 @@ class Operations(TorchDispatchMode):
     [
         {"sampler": "ddpm", "variance": "learned"},
         {"sampler": "ddim", "eta": 1.0},
+        {"sampler": "ddim", "guidance": 2.0},
         {"sampler": "dpmpp_2m"},
         {"sampler": "dpmpp_2m_sde"},
     ],

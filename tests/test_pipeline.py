@@ -50,7 +50,8 @@ NO_DEPS = {
         )
     ),
 }
-TRACKED = {"ddpm.model", "ddpm.noise", "ddpm.samplers", "ddpm.pictures"}  # what goes to MLflow alone
+# What goes to MLflow alone.
+TRACKED = {f"ddpm.{name}" for name in ("class_names", "guidance", "model", "noise", "pictures", "samplers")}
 
 
 @pytest.fixture(scope="module")
@@ -285,8 +286,9 @@ def test_a_stage_ends_when_its_dvc_was_killed(reproduced):
         dvc.kill()
         try:
             stage.wait(timeout=30)
-        finally:
+        except psutil.TimeoutExpired:
             stage.kill()
+            raise
     finally:
         dvc.kill()
         dvc.wait()

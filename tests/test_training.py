@@ -30,6 +30,7 @@ def settings(**changes) -> TrainConfig:
     defaults = {
         "batch_size": 16, "lr": 2e-3, "weight_decay": 0.0, "warmup_steps": 10, "grad_clip": 1.0,
         "ema_decay": 0.99, "flip": True, "precision": "fp32", "deterministic": False, "log_every": 10,
+        "label_dropout": 0.1,
     }  # fmt: skip
     return TrainConfig(**defaults | changes)
 
@@ -49,16 +50,19 @@ def disks(count: int, size: int = 16) -> np.ndarray:
 def make(
     tiny_model, train_images, heldout_images=None, epochs=2, seed=0, target="eps", variance="fixed", **changes
 ) -> Training:
+    """A training; of a conditional model, on two classes that take turns."""
     torch.manual_seed(seed)
     diffusion = Diffusion("cosine", 1000, target, variance)
-    unet = UNet(tiny_model, train_images.shape[1], out_channels=diffusion.output_channels)
+    num_classes = 2 if tiny_model.conditional else None
+    side, channels = train_images.shape[1], diffusion.output_channels
+    unet = UNet(tiny_model, side, num_classes, channels, none_class=tiny_model.conditional)
     heldout = train_images[:0] if heldout_images is None else heldout_images
     return Training(
         unet,
         diffusion,
         settings(**changes),
-        ImageSet.on(CPU, train_images, np.zeros(len(train_images))),
-        ImageSet.on(CPU, heldout, np.zeros(len(heldout))),
+        ImageSet.on(CPU, train_images, np.arange(len(train_images)) % 2),
+        ImageSet.on(CPU, heldout, np.arange(len(heldout)) % 2),
         epochs=epochs,
         seed=seed,
     )
@@ -176,6 +180,60 @@ def test_flips_happen_and_can_be_turned_off(tiny_model, monkeypatch):
         assert 0.25 < mirrored < 0.75 if flip else mirrored == 0
 
 
+@pytest.fixture
+def conditional(tiny_model):
+    return tiny_model.model_copy(update={"conditional": True})
+
+
+@pytest.fixture
+def seen_labels(monkeypatch):
+    """The labels of each call of the network, which itself is left out."""
+    seen = []
+    monkeypatch.setattr(
+        Training,
+        "_losses",
+        lambda self, unet, x0, labels, t: seen.append(labels.clone()) or [torch.ones(len(x0), requires_grad=True)],
+    )
+    return seen
+
+
+def test_labels_are_dropped_at_their_rate_and_at_random(conditional, seen_labels):
+    """By seed and step alone, never from the training images themselves, and never from held-out ones."""
+    images = disks(16)
+    training = make(conditional, images, images, batch_size=16, label_dropout=0.25)
+    for step in range(50):
+        training.train_step(step)
+    dropped = torch.cat(seen_labels) == training.unet.none_class
+    # 800 draws; four standard errors
+    assert dropped.float().mean().item() == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 800) ** 0.5)
+    assert dropped.view(50, 16).unique(dim=0).shape[0] > 40
+    assert (torch.cat(seen_labels)[~dropped] < 2).all()
+
+    again = make(conditional, images, images, batch_size=16, label_dropout=0.25)
+    torch.manual_seed(12345)
+    again.train_step(31)
+    assert torch.equal(seen_labels[-1], seen_labels[31])
+
+    assert torch.equal(training.train_set.labels, torch.arange(16) % 2)
+    training.heldout_loss()
+    assert torch.equal(seen_labels[-1], torch.arange(16) % 2)
+
+
+def test_label_dropout_changes_nothing_else(tiny_model, conditional, monkeypatch):
+    """Neither an unconditional training, nor what is drawn before the labels of a conditional one."""
+    images = disks(32)
+    histories = [run(make(tiny_model, images, images[:8], label_dropout=share))[0] for share in (0.0, 0.5)]
+    assert histories[0] == histories[1]
+    seen = []
+    monkeypatch.setattr(
+        Training, "_losses", lambda self, unet, *rest: seen.append(rest) or [torch.ones(1, requires_grad=True)]
+    )
+    for model in (tiny_model, conditional):
+        make(model, images).train_step(3)
+    (x0, _, t), (other_x0, _, other_t) = seen
+    assert torch.equal(x0, other_x0) and torch.equal(t, other_t)
+
+
 @pytest.mark.parametrize("target", ["eps", "x0"])
 def test_training_lowers_the_heldout_loss(tiny_model, target):
     images = disks(128)
@@ -236,13 +294,13 @@ def test_training_learns_a_toy_data_set(tiny_model):
     assert colours.count(1) == 0 and min(colours.count(0), colours.count(2)) >= 8  # red and blue, never green
 
 
-def test_a_conditional_network_learns_what_its_classes_look_like(tiny_model):
-    """Class 0 is red and class 1 is blue; images asked for by class must have its colour."""
+def test_a_conditional_network_learns_what_its_classes_look_like(conditional):
+    """Class 0 is red and class 1 is blue; images asked for by class must have its colour, and without one either."""
     images = np.zeros((64, 16, 16, 3), dtype=np.uint8)
     labels = np.random.default_rng(0).integers(0, 2, 64)
     images[labels == 0, ..., 0] = images[labels == 1, ..., 2] = 200
     torch.manual_seed(0)
-    unet = UNet(tiny_model.model_copy(update={"conditional": True}), 16, num_classes=2)
+    unet = UNet(conditional, 16, num_classes=2, none_class=True)
     training = Training(
         unet,
         Diffusion("cosine", 1000, "v"),
@@ -258,11 +316,17 @@ def test_a_conditional_network_learns_what_its_classes_look_like(tiny_model):
         "diffusion": {"timesteps": 1000, "target": "v"},
         "image_size": 16,
         "class_names": ["red", "blue"],
+        "class_counts": [1, 0],
     }
-    for label, counts in enumerate([[1, 0], [0, 1]]):
-        model = DiffusionModel(training.ema.model, config | {"class_counts": counts})
-        red, _, blue = model.sample(8, steps=10).mean(axis=(0, 1, 2))
-        assert (red > blue + 80) if label == 0 else (blue > red + 80)
+    model = DiffusionModel(training.ema.model, config)
+
+    def redness(**options):
+        red, _, blue = np.moveaxis(model.sample(8, steps=10, **options).astype(float).mean(axis=(1, 2)), 1, 0)
+        return red - blue
+
+    assert redness().mean() > 80  # the only class that is drawn
+    assert redness(label="red").mean() > 80 and redness(label="blue").mean() < -80
+    assert redness(label="blue", guidance=2.0).mean() < -80
 
 
 def test_bf16_computes_in_bf16_and_keeps_weights_and_loss_in_float32(tiny_model, monkeypatch):
@@ -331,15 +395,20 @@ def die_at(training, number):
 
 
 @pytest.mark.parametrize(
-    ("kept_every", "deaths", "variance"), [(1, [1, 2, 7], "learned"), (3, [4, 8], "fixed"), (100, [5], "fixed")]
+    ("kept_every", "deaths", "variance", "is_conditional"),
+    [(1, [1, 2, 7], "learned", False), (3, [4, 8], "fixed", True), (100, [5], "fixed", False)],
 )
-def test_an_interrupted_training_ends_with_the_same_bytes(tiny_model, tmp_path, kept_every, deaths, variance):
+def test_an_interrupted_training_ends_with_the_same_bytes(
+    tiny_model, tmp_path, kept_every, deaths, variance, is_conditional
+):
     """At any step, with the last checkpoint just written, older, or none: the same weights, averages and curves."""
     images = disks(40)
-    model = tiny_model.model_copy(update={"dropout": 0.2})
+    model = tiny_model.model_copy(update={"dropout": 0.2, "conditional": is_conditional})
 
     def fresh():
-        return make(model, images, images[:8], epochs=2, variance=variance, batch_size=8, log_every=4)
+        return make(
+            model, images, images[:8], epochs=2, variance=variance, batch_size=8, log_every=4, label_dropout=0.5
+        )
 
     straight = fresh()
     history, _ = run(straight)

@@ -33,6 +33,18 @@ def test_output_depends_on_time_class_and_every_pixel(tiny_model):
     assert (x.grad != 0).all()  # attention and depth reach the far corner
 
 
+def test_no_class_is_one_more_class(tiny_model):
+    """Which touches no other weight, so that an unconditional network starts as it always did."""
+    torch.manual_seed(0)
+    plain = UNet(tiny_model, 16, num_classes=3)
+    torch.manual_seed(0)
+    guided = UNet(tiny_model, 16, num_classes=3, none_class=True)
+    assert (plain.none_class, guided.none_class) == (None, 3)
+    assert len(guided.class_embedding.weight) == 4
+    unconditional = UNet(tiny_model, 16)
+    assert unconditional.none_class is None and unconditional.class_embedding is None
+
+
 def test_every_parameter_takes_part(tiny_model):
     unet = awake(UNet(tiny_model, 16, num_classes=3))
     unet(torch.randn(2, 3, 16, 16), torch.tensor([1, 900]), torch.tensor([0, 2])).square().sum().backward()

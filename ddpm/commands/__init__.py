@@ -1,1 +1,1 @@
-"""The commands of `python -m ddpm`, one module each."""
+"""The commands of `python -m ddpm`, a module each; `add_parser` makes a command known without importing its work."""

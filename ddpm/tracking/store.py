@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # importing MLflow takes seconds, and half of the stages do n
 
 # What tells two sets of scores of one training apart; batch sizes and the place of a file do not.
 SCORE_IDENTITY = (
-    *(f"sample.{name}" for name in ("n", "sampler", "steps", "spacing", "eta", "variance")),
+    *(f"sample.{name}" for name in ("n", "sampler", "steps", "spacing", "eta", "variance", "guidance", "precision")),
     "fid.extractor",
 )
 
