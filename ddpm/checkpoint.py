@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,7 +68,7 @@ class Checkpoint:
 
 
 @contextmanager
-def checkpoint_for(key: str) -> Iterator[Checkpoint]:
+def checkpoint_for(key: str, part: str = "") -> Iterator[Checkpoint]:
     """Open the checkpoint of a piece of work, for this process alone; it waits for another one that is at it.
 
     The checkpoint outlives the work: its outputs are safe only when DVC has stored them, for which the disk may be too
@@ -76,8 +76,9 @@ def checkpoint_for(key: str) -> Iterator[Checkpoint]:
 
     Args:
         key: identity of the work (`lineage.stage_key`): other parameters, code or data find another checkpoint.
+        part: which share of the work, where several processes have one each.
     """
-    folder = _folder(key)
+    folder = main_root() / ".ckpt" / f"{key[:32]}{part}"
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
@@ -91,18 +92,10 @@ def checkpoint_for(key: str) -> Iterator[Checkpoint]:
 
 def discard(key: str) -> None:
     """Delete the checkpoint of work whose outputs DVC has stored, unless another process is at the same work."""
-    folder = _folder(key)
-    try:
-        lock = (folder / "lock").open("r+")
-    except FileNotFoundError:
-        return
-    with lock:
-        if _try_lock(lock):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _folder(key: str) -> Path:
-    return main_root() / ".ckpt" / key[:32]
+    for path in (main_root() / ".ckpt").glob(f"{key[:32]}*/lock"):
+        with suppress(FileNotFoundError), path.open("r+") as lock:
+            if _try_lock(lock):
+                shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def _try_lock(lock: IO[str]) -> bool:

@@ -24,7 +24,9 @@ def choose_device(name: str) -> torch.device:
         )
     if name == "auto" and not available:
         print("No CUDA GPU was found, so this runs on the CPU; the full recipe needs a GPU.", file=sys.stderr)
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    if not available or name == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # of the processes that torchrun started here
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:

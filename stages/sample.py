@@ -1,6 +1,7 @@
 """Paint the images that will be scored, and the pictures that people look at."""
 
 import json
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from ddpm.checkpoint import Checkpoint, checkpoint_for, discard
 from ddpm.checksums import checksum
 from ddpm.config import Config, SampleConfig
+from ddpm.distributed import Group, process_group, spread
 from ddpm.lineage import stage_key
-from ddpm.model import DiffusionModel, load_model
+from ddpm.model import AUTO_BATCH, DiffusionModel, load_model
 from ddpm.model_file import WEIGHTS_FILE
 from ddpm.paths import MODELS, REPORTS, SAMPLES
 from ddpm.pictures import enlarge, grid, save_png
@@ -26,35 +28,53 @@ def main(config: Config) -> None:
     """Read models/; write data/samples/ and reports/samples/."""
     if (train_key := REPORTS / "curves" / "key.txt").exists():
         discard(train_key.read_text(encoding="utf-8").strip())  # DVC has stored the model
+    spread("stages.sample")
     model = load_model(MODELS, config.device)
     options = config.sample.model_dump(exclude={"n", "batch_size"}) | {"seed": config.seed}
-    with checkpoint_for(stage_key("sample", config.model_dump(mode="json"))) as checkpoint:
-        images = paint(model, config.sample, options, checkpoint)
-        SAMPLES.mkdir(parents=True, exist_ok=True)
-        np.save(SAMPLES / "samples.npy", images)
-        # The scores take this over, so that they can be told from those of another model.
-        origin = {"model_sha256": checksum(MODELS / WEIGHTS_FILE), "options": options}
-        (SAMPLES / "origin.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
-        save_png(grid(enlarge(images[:GRID_IMAGES]), columns=8), REPORTS / "samples" / "grid.png")
-        save_png(reverse_strip(model, options), REPORTS / "samples" / "reverse.png")
+    key = stage_key("sample", config.model_dump(mode="json"))
+    with process_group() as group, checkpoint_for(key, f"-{group.rank}-of-{group.size}") as checkpoint:
+        batches = group.gather(paint(model, config.sample, options, checkpoint, group))
+        if group.rank == 0:
+            # Each process had every size-th batch.
+            images = np.concatenate(
+                [batch for turn in zip_longest(*batches, fillvalue=[]) for batch in turn if len(batch)]
+            )
+            save(images, model, options)
 
 
-def paint(model: DiffusionModel, config: SampleConfig, options: dict[str, Any], checkpoint: Checkpoint) -> np.ndarray:
-    """Paint all images, from the first or from the checkpoint: (n, H, W, 3) uint8."""
-    images = np.empty((config.n, model.image_size, model.image_size, 3), dtype=np.uint8)
-    done = 0
+def paint(
+    model: DiffusionModel, config: SampleConfig, options: dict[str, Any], checkpoint: Checkpoint, group: Group
+) -> list[np.ndarray]:
+    """Paint this process's share of the images, from the first or from the checkpoint: batches (B, H, W, 3) uint8.
+
+    The same images are painted together however many processes there are, so that the result has the same bytes.
+    """
+    size = AUTO_BATCH[model.device.type] if config.batch_size == "auto" else config.batch_size
+    mine = range(group.rank * size, config.n, group.size * size)
+    batches: list[np.ndarray] = []
     if state := checkpoint.load():
-        done = len(state["images"])
-        images[:done] = state["images"].numpy()
-        print(f"Going on from the checkpoint after {done} images.")
-    with progress_bar(config.n, "sample", initial=done) as bar:
-        for batch in model.batches(config.n - done, first=done, batch_size=config.batch_size, **options):
-            images[done : done + len(batch)] = batch
-            done += len(batch)
-            bar.update(len(batch))
-            if checkpoint.due() or done == config.n:
-                checkpoint.save({"images": torch.from_numpy(images[:done])})
-    return images
+        batches = [batch.numpy() for batch in state["batches"]]
+        print(f"Going on from the checkpoint after {sum(map(len, batches))} images.")
+    total = sum(min(size, config.n - first) for first in mine)
+    with progress_bar(total, "sample", initial=sum(map(len, batches)), disable=group.rank > 0) as bar:
+        for first in mine[len(batches) :]:
+            count = min(size, config.n - first)
+            batches.append(model.sample(count, first=first, batch_size=config.batch_size, **options))
+            bar.update(count)
+            if checkpoint.due() or first == mine[-1]:
+                checkpoint.save({"batches": [torch.from_numpy(batch) for batch in batches]})
+    return batches
+
+
+def save(images: np.ndarray, model: DiffusionModel, options: dict[str, Any]) -> None:
+    """Write all images, what they come from, and the pictures."""
+    SAMPLES.mkdir(parents=True, exist_ok=True)
+    np.save(SAMPLES / "samples.npy", images)
+    # The scores take this over, so that they can be told from those of another model.
+    origin = {"model_sha256": checksum(MODELS / WEIGHTS_FILE), "options": options}
+    (SAMPLES / "origin.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    save_png(grid(enlarge(images[:GRID_IMAGES]), columns=8), REPORTS / "samples" / "grid.png")
+    save_png(reverse_strip(model, options), REPORTS / "samples" / "reverse.png")
 
 
 def reverse_strip(model: DiffusionModel, options: dict[str, Any]) -> np.ndarray:

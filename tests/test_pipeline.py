@@ -35,6 +35,7 @@ NO_DEPS = {
             "checkpoint",
             "checksums",
             "config",
+            "distributed",
             "errors",
             "interpreter",
             "lineage",
@@ -270,6 +271,33 @@ def test_a_stage_that_was_ended_goes_on_and_ends_with_the_same_bytes(longer, sta
         output = call(longer, "python", "-m", f"stages.{stage}")
         assert "Going on from the checkpoint after" in output, number.name
         assert digests(longer, stage) == straight, number.name
+
+
+def test_two_processes_paint_the_same_bytes_as_one(longer):
+    call(longer, "python", "-m", "stages.sample")
+    straight = digests(longer, "sample")
+    for folder in (".ckpt", "data/samples", "reports/samples"):
+        shutil.rmtree(longer / folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.sample"],
+        cwd=longer,
+        env=environment() | {"DDPM_PROCESSES": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name[33:] for path in (longer / ".ckpt").iterdir()) == ["0-of-2", "1-of-2"]
+    assert digests(longer, "sample") == straight
+
+
+@pytest.mark.parametrize("count", ["0", "two", "-1"])
+def test_a_wrong_number_of_processes_is_one_sentence(reproduced, count):
+    command = [sys.executable, "-m", "stages.sample"]
+    settings = environment() | {"DDPM_PROCESSES": count}
+    done = subprocess.run(command, cwd=reproduced, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: DDPM_PROCESSES: found '{count}', expected a number of processes, 1 or more\n"
 
 
 def test_a_stage_ends_when_its_dvc_was_killed(reproduced):
