@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,9 @@ for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_"))
 os.environ["TQDM_DISABLE"] = "1"
 os.environ["MLFLOW_LOGGING_LEVEL"] = "CRITICAL"  # as the stages have it; read when MLflow is imported
 
+
+# A shell ignores Ctrl-C for what it starts in the background, and so would all that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Networks this small gain nothing from a second thread, and lose much where other work shares the cores.
 torch.set_num_threads(1)
