@@ -35,6 +35,7 @@ FAST = (10, 20, 50)
 SCORED: list[tuple[str, dict[str, str], tuple[int, ...]]] = [
     ("dpmpp_2m", {"spacing": "logsnr"}, FAST),
     ("dpmpp_2m_sde", {"spacing": "logsnr"}, FAST),
+    ("dpmpp_2m_sde", {"spacing": "trailing"}, FAST),
     ("ddim", {"spacing": "trailing"}, FAST),
     ("ddpm", {"spacing": "trailing", "variance": "small"}, (50, 250)),
 ]

@@ -49,7 +49,7 @@ def test_writes_a_grid_of_the_images_that_the_model_gives(sample, folder):
     assert code == 0
     assert printed.startswith("Painted 5 images in ") and printed.endswith(" images/s): new/folder/roses.png\n")
     images = load_model(folder, device="cpu").sample(
-        5, steps=3, seed=4, sampler="dpmpp_2m", spacing="logsnr", label="rose", guidance=2.0
+        5, steps=3, seed=4, sampler="dpmpp_2m_sde", spacing="trailing", label="rose", guidance=2.0
     )
     assert np.array_equal(read("new/folder/roses.png"), grid(enlarge(images), columns=3))
 
@@ -71,7 +71,7 @@ def test_each_class_gets_one_image(sample, folder, monkeypatch):
     images = np.load("each.npy")
     model = load_model(folder, device="cpu")
     for place, name in enumerate(["rose", "tulip", "Sunflower"]):
-        alone = model.sample(1, first=place, steps=3, sampler="dpmpp_2m", spacing="logsnr", label=name)
+        alone = model.sample(1, first=place, steps=3, sampler="dpmpp_2m_sde", spacing="trailing", label=name)
         assert np.abs(images[place].astype(int) - alone[0]).max() <= 1
     assert len(images) == 3
     assert Image.open("each.gif").size == (2 * 64 + 2, 64)
@@ -177,6 +177,6 @@ def test_help_names_the_choices_without_importing_what_does_the_work():
         "try:\n    main()\nfinally:\n    print([m for m in ('torch', 'mlflow', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "{ddpm,ddim,dpmpp_2m,dpmpp_2m_sde}" in done.stdout and "(default: logsnr)" in done.stdout
+    assert "{ddpm,ddim,dpmpp_2m,dpmpp_2m_sde}" in done.stdout and "(default: trailing)" in done.stdout
     assert done.stdout.endswith("[]\n")
     assert "sample" in run("--help").stdout and "sync" in run("--help").stdout

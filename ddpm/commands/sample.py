@@ -53,9 +53,11 @@ def add_parser(commands: Any) -> None:
     )
 
     way = parser.add_argument_group("the way there")
-    way.add_argument("--sampler", choices=get_args(Sampler), default="dpmpp_2m", help="(default: dpmpp_2m)")
+    way.add_argument("--sampler", choices=get_args(Sampler), default="dpmpp_2m_sde", help="(default: dpmpp_2m_sde)")
     way.add_argument("--steps", type=int, default=20, metavar="N", help="network calls per image (default: 20)")
-    way.add_argument("--spacing", choices=get_args(Spacing), default="logsnr", help="of the steps (default: logsnr)")
+    way.add_argument(
+        "--spacing", choices=get_args(Spacing), default="trailing", help="of the steps (default: trailing)"
+    )
     way.add_argument(
         "--batch-size",
         type=_auto_or_number,
