@@ -161,6 +161,7 @@ def draw_scores(rows: list[dict[str, Any]], extractor: str, path: Path) -> None:
     axes = figure.subplots()
     for sampler, extra, _ in SCORED:
         line = [row for row in rows if {"sampler": sampler, **extra}.items() <= row.items()]
+        line.sort(key=lambda row: row["steps"])
         label = ", ".join([sampler, *extra.values()])
         axes.plot([row["steps"] for row in line], [row["fid"] for row in line], marker="o", label=label)
     axes.set(xlabel="steps (network calls per image)", ylabel=f"FID ({extractor} features)", xscale="log")
