@@ -21,11 +21,13 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks import RESULTS, machine, spread
+from ddpm.checksums import checksum
 from ddpm.config import load_config
-from ddpm.errors import guarded
+from ddpm.errors import InputError, guarded
 from ddpm.features import extract, load_extractor, weights_file
 from ddpm.figures import default_style, save
 from ddpm.model import DiffusionModel, load_model
+from ddpm.model_file import WEIGHTS_FILE
 from ddpm.paths import MODELS, REFERENCE
 from ddpm.progress import progress_bar
 from ddpm.scores import fid, kid
@@ -102,7 +104,10 @@ def contenders(model: DiffusionModel, batch: int, steps: int) -> Iterator[dict[s
         pipeline = diffusers.DDPMPipeline.from_pretrained(folder).to(model.device)
         pipeline.set_progress_bar_config(disable=True)
         for ours, theirs in PAIRS.items():
-            runs[f"ours: {ours}"] = lambda name=ours: model.sample(batch, steps=steps, sampler=name, batch_size=batch)
+            # fp32, as the other two: the loops are compared, not the precisions.
+            runs[f"ours: {ours}"] = lambda name=ours: model.sample(
+                batch, steps=steps, sampler=name, batch_size=batch, precision="fp32"
+            )
             scheduler = getattr(diffusers, theirs).from_config(pipeline.scheduler.config)
             pipe = diffusers.DDPMPipeline(pipeline.unet, scheduler)
             pipe.set_progress_bar_config(disable=True)
@@ -124,17 +129,24 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
 def measure_scores(options: argparse.Namespace) -> None:
     """Score the same number of samples, from the same noise, of every sampler and number of steps."""
     config, model = load_config(), load_model(MODELS)
+    found = json.loads((REFERENCE / "reference.json").read_text())["extractor"]
+    if found != config.fid.extractor:
+        raise InputError(
+            f"{REFERENCE}: holds features of {found}, not of {config.fid.extractor}; run `dvc repro reference`"
+        )
     real = np.load(REFERENCE / "features.npy")
     extractor = load_extractor(config.fid.extractor, weights_file(config.fid.extractor), model.device)
     about = {
         "machine": machine(model.device),
-        "model": summary(model),
+        "model": summary(model) | {"sha256": checksum(MODELS / WEIGHTS_FILE)},
         "extractor": config.fid.extractor,
         "samples": options.n,
         "reference_images": len(real),
     }
     file = RESULTS / "sampling_scores.json"
-    rows: list[dict[str, Any]] = json.loads(file.read_text())["rows"] if file.exists() else []
+    before = json.loads(file.read_text()) if file.exists() else {}
+    same = all(before.get(name) == value for name, value in about.items() if name != "machine")
+    rows: list[dict[str, Any]] = before["rows"] if same else []
     settings = [(sampler, extra, steps) for sampler, extra, counts in SCORED for steps in counts]
     for sampler, extra, steps in settings:
         setting = {"sampler": sampler, **extra, "steps": steps}

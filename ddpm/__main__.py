@@ -1,4 +1,4 @@
-"""`python -m ddpm`: what is done with results, apart from the pipeline that makes them."""
+"""Paint with a trained model, export it, and complete its records; the pipeline that makes it is `dvc repro`."""
 
 import argparse
 

@@ -26,7 +26,12 @@ def choose_device(name: str) -> torch.device:
         print("No CUDA GPU was found, so this runs on the CPU; the full recipe needs a GPU.", file=sys.stderr)
     if not available or name == "cpu":
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # of the processes that torchrun started here
+    number = int(os.environ.get("LOCAL_RANK", "0"))  # among the processes that torchrun started here
+    if number >= torch.cuda.device_count():
+        raise InputError(
+            f"process {number + 1} finds only {torch.cuda.device_count()} CUDA GPUs; start as many processes"
+        )
+    return torch.device("cuda", number)
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:

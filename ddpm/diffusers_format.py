@@ -17,6 +17,11 @@ from ddpm.diffusion import Diffusion
 from ddpm.errors import InputError
 
 MODEL_INDEX = "model_index.json"
+UNET_CONFIG = "unet/config.json"
+UNET_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
+CARD = "README.md"
+FILES = (UNET_CONFIG, UNET_WEIGHTS, SCHEDULER_CONFIG, CARD, MODEL_INDEX)
 PREDICTION_TYPES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 VARIANCE_TYPES = {"fixed": "fixed_small", "learned": "learned_range"}
 
@@ -39,23 +44,25 @@ BLOCK_NAMES = {
 ATTENTION_NAMES = {"norm": "group_norm", "qkv": "to_qkv", "out": "to_out.0"}  # to_qkv is one tensor here, three there
 
 
-def save_diffusers(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> None:
-    """Write unet/, scheduler/ and model_index.json, with the same bytes for the same content.
+def save_diffusers(folder: Path, weights: dict[str, Tensor], config: dict[str, Any], card: str = "") -> None:
+    """Write unet/, scheduler/, README.md and model_index.json, with the same bytes for the same content.
 
     Args:
         folder: created when missing.
         weights: a state dict of `UNet`, on the CPU.
         config: the content of config.json, see `model_file.save_model`.
+        card: the model card, Markdown.
 
     Raises:
         InputError: UNet2DModel cannot express this network; the sentence names the parameter.
     """
     unet = unet_config(weights, config)
     files = {
-        "unet/config.json": _json(unet),
-        "unet/diffusion_pytorch_model.safetensors": save(unet_weights(weights, config), metadata={"format": "pt"}),
-        "scheduler/scheduler_config.json": _json(scheduler_config(config)),
-        MODEL_INDEX: _json(  # the last, so that a folder that has it is complete
+        UNET_CONFIG: _json(unet),
+        UNET_WEIGHTS: save(unet_weights(weights, config), metadata={"format": "pt"}),
+        SCHEDULER_CONFIG: _json(scheduler_config(config)),
+        CARD: card.encode(),
+        MODEL_INDEX: _json(
             {
                 "_class_name": "DDPMPipeline",
                 "unet": ["diffusers", "UNet2DModel"],
@@ -63,6 +70,7 @@ def save_diffusers(folder: Path, weights: dict[str, Tensor], config: dict[str, A
             }
         ),
     }
+    (folder / MODEL_INDEX).unlink(missing_ok=True)  # written last, so that a folder that has it is complete
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch.distributed
@@ -43,6 +44,7 @@ def spread(module: str) -> None:
     if not count.isdecimal() or int(count) < 1:
         raise InputError(f"{PROCESSES}: found {count!r}, expected a number of processes, 1 or more")
     if int(count) > 1 and "RANK" not in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(count))))
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
         os.execv(sys.executable, [sys.executable, *torchrun, "-m", module])
 
@@ -53,7 +55,8 @@ def process_group() -> Iterator[Group]:
     if "RANK" not in os.environ:
         yield Group()
         return
-    torch.distributed.init_process_group("gloo")  # only finished images are passed on, from the host's memory
+    # gloo, because only finished images are passed on, from the host's memory; and one process may be far ahead.
+    torch.distributed.init_process_group("gloo", timeout=timedelta(days=365))
     try:
         yield Group(torch.distributed.get_rank(), torch.distributed.get_world_size())
     finally:

@@ -41,14 +41,21 @@ def guarded(action: Callable[[], object]) -> None:
         if error.filename is None:
             raise
         sys.exit(_complain(f"{error.filename}: {error.strerror}; check this path and run the same command again", 1))
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's; half of the commands do without importing it
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
             raise
         reason = str(error).split(". ")[0]
         sys.exit(_complain(f"{reason}; lower batch_size (in params.yaml, or --batch-size), or model.channels", 1))
     except KeyboardInterrupt:
         # DVC would record a partial output as the result of a stage that exits with 0.
         sys.exit(128 + signal.SIGINT)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # By name, because half of the commands do without importing PyTorch; on a CPU it says so in words alone.
+    return (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    )
 
 
 def _complain(error: object, code: int) -> int:

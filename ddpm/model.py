@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm.class_names import find_class
-from ddpm.config import ModelConfig, Precision
+from ddpm.config import DiffusionConfig, ModelConfig, Precision
 from ddpm.devices import autocast_dtype, choose_device, memory_format
 from ddpm.diffusion import Diffusion
 from ddpm.errors import InputError
@@ -229,7 +229,8 @@ def load_model(folder: str | Path, device: str = "auto") -> DiffusionModel:
     try:
         num_classes = len(config["class_names"]) if config["model"]["conditional"] else None
         none_class = num_classes is not None and len(weights["class_embedding.weight"]) > num_classes
-        channels = Diffusion(config["schedule"], **config["diffusion"]).output_channels
+        diffusion = DiffusionConfig.model_validate({"variance": "fixed"} | config["diffusion"])
+        channels = Diffusion(config["schedule"], **diffusion.model_dump()).output_channels
         model = ModelConfig.model_validate(config["model"])
         unet = UNet(model, config["image_size"], num_classes, channels, none_class)
         unet.load_state_dict(weights)

@@ -28,12 +28,17 @@ def main(config: Config) -> None:
     """Read models/; write data/samples/ and reports/samples/."""
     if (train_key := REPORTS / "curves" / "key.txt").exists():
         discard(train_key.read_text(encoding="utf-8").strip())  # DVC has stored the model
+    model = load_model(MODELS, config.device)  # before the others start, so that a fault is told once
     spread("stages.sample")
-    model = load_model(MODELS, config.device)
     options = config.sample.model_dump(exclude={"n", "batch_size"}) | {"seed": config.seed}
     key = stage_key("sample", config.model_dump(mode="json"))
-    with process_group() as group, checkpoint_for(key, f"-{group.rank}-of-{group.size}") as checkpoint:
-        batches = group.gather(paint(model, config.sample, options, checkpoint, group))
+    # The batch size decides no image, but which of them are in a checkpoint.
+    size = AUTO_BATCH[model.device.type] if config.sample.batch_size == "auto" else config.sample.batch_size
+    with (
+        process_group() as group,
+        checkpoint_for(key, f"-{group.rank}-of-{group.size}-by-{size}") as checkpoint,
+    ):
+        batches = group.gather(paint(model, config.sample, size, options, checkpoint, group))
         if group.rank == 0:
             # Each process had every size-th batch.
             images = np.concatenate(
@@ -43,13 +48,17 @@ def main(config: Config) -> None:
 
 
 def paint(
-    model: DiffusionModel, config: SampleConfig, options: dict[str, Any], checkpoint: Checkpoint, group: Group
+    model: DiffusionModel,
+    config: SampleConfig,
+    size: int,
+    options: dict[str, Any],
+    checkpoint: Checkpoint,
+    group: Group,
 ) -> list[np.ndarray]:
     """Paint this process's share of the images, from the first or from the checkpoint: batches (B, H, W, 3) uint8.
 
     The same images are painted together however many processes there are, so that the result has the same bytes.
     """
-    size = AUTO_BATCH[model.device.type] if config.batch_size == "auto" else config.batch_size
     mine = range(group.rank * size, config.n, group.size * size)
     batches: list[np.ndarray] = []
     if state := checkpoint.load():

@@ -44,7 +44,9 @@ def write_model(
     """Save a network whose answers are not all zero; returns its folder."""
     values = {"channels": 8, "channel_mults": [1, 2], "blocks": 1, "attention": [8], "head_channels": 8, "dropout": 0.0}
     config = ModelConfig(**values | {"conditional": False} | (changes or {}))
-    unet = UNet(config, size, len(CLASSES) if config.conditional else None, 6 if variance == "learned" else 3)
+    channels = 6 if variance == "learned" else 3
+    # With the class "none", as a training with label dropout leaves it.
+    unet = UNet(config, size, len(CLASSES) if config.conditional else None, channels, none_class=config.conditional)
     for parameter in unet.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.05)

@@ -287,7 +287,7 @@ def test_two_processes_paint_the_same_bytes_as_one(longer):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name[33:] for path in (longer / ".ckpt").iterdir()) == ["0-of-2", "1-of-2"]
+    assert sorted(path.name[33:] for path in (longer / ".ckpt").iterdir()) == ["0-of-2-by-8", "1-of-2-by-8"]
     assert digests(longer, "sample") == straight
 
 

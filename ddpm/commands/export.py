@@ -13,7 +13,12 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("export", help=help_text, description=help_text)
     parser.add_argument("folder", type=Path, metavar="DIR", help="where to; new, empty, or of an earlier export")
     parser.add_argument("--model", type=Path, default=MODELS, metavar="DIR", help="a model folder (default: models)")
-    parser.add_argument("--format", choices=["diffusers"], default="diffusers", help="the only one so far")
+    parser.add_argument(
+        "--format",
+        choices=["diffusers"],
+        default="diffusers",
+        help="diffusers: a folder for DDPMPipeline.from_pretrained (default)",
+    )
     parser.set_defaults(action=export)
 
 
@@ -25,7 +30,7 @@ def export(arguments: argparse.Namespace) -> None:
     """
     # Imported here, because torch takes seconds and the other commands do without.
     from ddpm.checksums import checksum
-    from ddpm.diffusers_format import MODEL_INDEX, save_diffusers
+    from ddpm.diffusers_format import FILES, save_diffusers
     from ddpm.errors import InputError
     from ddpm.model import load_model
     from ddpm.model_card import model_card, scores_of
@@ -33,11 +38,11 @@ def export(arguments: argparse.Namespace) -> None:
     from ddpm.paths import REPORTS
 
     folder = arguments.folder
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MODEL_INDEX).exists()):
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if folder.is_file() or not found <= set(FILES):
         raise InputError(f"{folder}: holds something else than an exported model; name a new or an empty folder")
     model = load_model(arguments.model, device="cpu")
     sha256 = checksum(arguments.model / WEIGHTS_FILE)
     card = model_card(model.config, sha256, scores_of(sha256, REPORTS / "fid.json"))
-    save_diffusers(folder, model.unet.state_dict(), model.config)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    save_diffusers(folder, model.unet.state_dict(), model.config, card)
     print(f"The exported model is in {folder}; its README.md says how to use it.")
