@@ -291,6 +291,25 @@ def test_two_processes_paint_the_same_bytes_as_one(longer):
     assert digests(longer, "sample") == straight
 
 
+def test_a_painting_goes_on_with_smaller_batches(longer):
+    """Which is what the sentence for a GPU without enough memory advises."""
+    for folder in (".ckpt", "data/samples", "reports/samples"):
+        shutil.rmtree(longer / folder, ignore_errors=True)
+    process = subprocess.Popen([sys.executable, "-c", RESTLESS, "sample"], cwd=longer, env=environment())
+    wait_for(lambda: list((longer / ".ckpt").glob("*/state.pt")) or process.poll() is not None)
+    process.kill()
+    process.wait()
+    params = longer / "params.yaml"
+    before = params.read_text()
+    config = yaml.safe_load(before)
+    config["sample"]["batch_size"] = 5
+    params.write_text(yaml.safe_dump(config, sort_keys=False))
+    call(longer, "python", "-m", "stages.sample")
+    params.write_text(before)
+    images = np.load(longer / "data/samples/samples.npy")
+    assert len(images) == len(np.unique(images, axis=0)) == 160
+
+
 @pytest.mark.parametrize("count", ["0", "two", "-1"])
 def test_a_wrong_number_of_processes_is_one_sentence(reproduced, count):
     command = [sys.executable, "-m", "stages.sample"]
