@@ -32,8 +32,7 @@ def test_speed_is_measured_beside_the_network_alone_and_diffusers(models, tmp_pa
     monkeypatch.setattr(sampling, "RESULTS", tmp_path)
     sampling.measure_speed(argparse.Namespace(batch_size=2, steps=2, rounds=2))
     result = json.loads((tmp_path / "sampling_speed.json").read_text())
-    ours, theirs = list(sampling.PAIRS), list(sampling.PAIRS.values())
-    names = ["network alone", *(f"ours: {name}" for name in ours), *(f"diffusers: {name}" for name in theirs)]
+    names = ["network alone", *(f"{whose}: {name}" for whose in ("ours", "diffusers") for name in sampling.PAIRS)]
     assert sorted(result["contenders"]) == sorted(names)
     assert result["contenders"]["network alone"]["time_over_network_alone"] == {"min": 1.0, "median": 1.0, "max": 1.0}
     for row in result["contenders"].values():

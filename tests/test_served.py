@@ -16,7 +16,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from exported import write_model
+from exported import CLASSES, write_model
 from mlflow import MlflowException
 from PIL import Image
 from tiny_repository import wait_for
@@ -52,6 +52,19 @@ def test_the_logged_model_paints_our_images(logged):
     assert np.array_equal([pixels(png) for png in second], ours.sample(1, steps=5, seed=3))
     (third,) = served.predict(pd.DataFrame([{"n": 1, "sampler": "ddpm", "steps": 5}]))
     assert np.array_equal([pixels(png) for png in third], ours.sample(1, steps=5, sampler="ddpm"))
+
+
+def test_a_conditional_model_takes_class_and_guidance(tracked, repository, tmp_path, monkeypatch):
+    folder = write_model(tmp_path / "models", changes={"conditional": True})
+    with tracking.training_run(tracked, TRAIN) as tracker:
+        tracker.model(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    run_id = runs(repository, tracked)[0].info.run_id
+    served = mlflow.pyfunc.load_model(f"{repository.as_uri()}/mlartifacts/{run_id}/artifacts/model")
+    wishes = pd.DataFrame([{"n": 2, "steps": 3, "class": CLASSES[1], "guidance": 2, "spacing": "uniform"}])
+    (pictures,) = served.predict(wishes)
+    ours = load_model(folder, device="cpu").sample(2, steps=3, label=CLASSES[1], guidance=2, spacing="uniform")
+    assert np.array_equal([pixels(png) for png in pictures], ours)
 
 
 @pytest.mark.parametrize("wish", [{"n": 0}, {"n": 257}, {"n": 1, "steps": 1001}, {"n": 1, "sampler": "euler"}])

@@ -99,6 +99,8 @@ def sample(arguments: argparse.Namespace) -> None:
     label = model.config["class_names"] if arguments.each_class else arguments.label
     count = len(label) if arguments.each_class else IMAGES if arguments.n is None else arguments.n
     options = {name: getattr(arguments, name) for name in ("steps", "seed", "sampler", "spacing", "guidance")}
+    if model.diffusion.variance == "learned":
+        options["variance"] = "learned"  # of use to the sampler ddpm alone
     started = time.perf_counter()
     images = paint(model, count, label=label, batch_size=arguments.batch_size, **options)
     seconds = time.perf_counter() - started

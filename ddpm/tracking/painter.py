@@ -25,7 +25,8 @@ class Painter:
         """Paint for each row.
 
         Args:
-            wishes: columns n and, if wanted, seed (default 0), steps (50) and sampler (ddim).
+            wishes: columns n and, if wanted, seed (default 0), steps (50), sampler (ddim) and spacing (trailing); for
+                a conditional model also class (any) and guidance (1).
 
         Returns:
             For each row n PNG files, base64.
@@ -42,7 +43,7 @@ class Painter:
         n = wish.pop("n")
         if n > MAX_IMAGES:
             raise InputError(f"n: found {n}, choose 1 to {MAX_IMAGES}")
-        return self._model.sample(n, **wish)
+        return self._model.sample(n, label=wish.pop("class", None), **wish)
 
 
 def _load_pyfunc(folder: str) -> Painter:  # the name is MLflow's

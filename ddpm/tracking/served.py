@@ -3,6 +3,7 @@
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import ddpm
 
@@ -20,8 +21,11 @@ def write_serving_files(folder: Path) -> None:
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
 
-    types = {"n": "long", "seed": "long", "steps": "long", "sampler": "string"}
+    types: dict[str, Any] = {"n": "long", "seed": "long", "steps": "long", "sampler": "string", "spacing": "string"}
+    # For a conditional model; any type, because MLflow would refuse 2 where 2.0 is meant.
+    types |= {"class": "string", "guidance": AnyType()}  # type: ignore[no-untyped-call]
     schema = Schema([ColSpec(type=kind, name=name, required=name == "n") for name, kind in types.items()])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it would like an example of an input
