@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ddpm.arrays import save_array
 from ddpm.errors import InputError
 
 
@@ -28,7 +29,7 @@ class PackedImages:
     def save(self, folder: Path) -> None:
         """Write images.npy, items.csv and summary.json, with the same bytes for the same content."""
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "images.npy", self.images)
+        save_array(folder / "images.npy", self.images)
         self.items.to_csv(folder / "items.csv", index=False, lineterminator="\n")
         (folder / "summary.json").write_text(
             json.dumps(self.summary, indent=2, sort_keys=True) + "\n", encoding="utf-8"

@@ -16,10 +16,7 @@ class RunError(Exception):
 
 def is_disk_full(error: BaseException) -> bool:
     """Tell a lack of space, or of quota, from other faults."""
-    if not isinstance(error, OSError):
-        return False
-    # NumPy says only "30720 requested and 3968 written".
-    return error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "requested and" in str(error))
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def guarded(action: Callable[[], object]) -> None:

@@ -2,8 +2,7 @@
 
 import json
 
-import numpy as np
-
+from ddpm.arrays import save_array
 from ddpm.checksums import checksum
 from ddpm.config import Config
 from ddpm.dataset import load_packed
@@ -21,7 +20,7 @@ def main(config: Config) -> None:
     features = extract(images, extractor, config.fid.batch_size)
 
     REFERENCE.mkdir(parents=True, exist_ok=True)
-    np.save(REFERENCE / "features.npy", features)
+    save_array(REFERENCE / "features.npy", features)
     about = {
         "extractor": config.fid.extractor,
         "n": features.shape[0],

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ddpm.arrays import save_array
 from ddpm.checkpoint import Checkpoint, checkpoint_for, discard
 from ddpm.checksums import checksum
 from ddpm.config import Config, SampleConfig
@@ -78,7 +79,7 @@ def paint(
 def save(images: np.ndarray, model: DiffusionModel, options: dict[str, Any]) -> None:
     """Write all images, what they come from, and the pictures."""
     SAMPLES.mkdir(parents=True, exist_ok=True)
-    np.save(SAMPLES / "samples.npy", images)
+    save_array(SAMPLES / "samples.npy", images)
     # The scores take this over, so that they can be told from those of another model.
     origin = {"model_sha256": checksum(MODELS / WEIGHTS_FILE), "options": options}
     (SAMPLES / "origin.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")

@@ -92,6 +92,7 @@ def sample(arguments: argparse.Namespace) -> None:
     if arguments.each_class and arguments.n is not None:
         raise InputError("--n: leave it out with --each-class, which paints one flower of each class")
 
+    from ddpm.arrays import save_array
     from ddpm.model import load_model
     from ddpm.pictures import enlarge, grid, save_gif, save_png
 
@@ -106,7 +107,7 @@ def sample(arguments: argparse.Namespace) -> None:
     seconds = time.perf_counter() - started
     with _writing(arguments.out):
         if arguments.out.suffix == ".npy":
-            np.save(arguments.out, images)
+            save_array(arguments.out, images)
         else:
             save_png(grid(enlarge(images), columns=math.ceil(count**0.5)), arguments.out)
     if arguments.gif:
