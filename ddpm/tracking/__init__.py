@@ -13,7 +13,7 @@ from ddpm.config import Config, flatten
 from ddpm.errors import InputError, RunError
 from ddpm.lineage import origin
 from ddpm.tracking import unsent
-from ddpm.tracking.processes import attempt
+from ddpm.tracking.processes import new_attempt
 from ddpm.tracking.recorder import Patience, Recorder, deliver, reason
 from ddpm.tracking.served import write_serving_files
 from ddpm.tracking.store import KEY, SCORE_IDENTITY, Entry, Work, prepare
@@ -142,7 +142,6 @@ def _tracked(config: Config, stage: str, key: str, resumed: bool) -> Iterator[Tr
 
 
 def _work(config: Config, stage: str, key: str, resumed: bool) -> Work:
-    started = _now()
     name = f"{config.schedule} · {config.epochs} epoch{'s' * (config.epochs != 1)}"
     return Work(
         stage=stage,
@@ -152,8 +151,8 @@ def _work(config: Config, stage: str, key: str, resumed: bool) -> Work:
         training=_params(config, TRAINING),
         scoring=_params(config, SCORING),
         tags=origin(),
-        started=started,
-        attempt=attempt(started),
+        started=_now(),
+        attempt=new_attempt(),
         experiment=config.tracking.experiment,
     )
 

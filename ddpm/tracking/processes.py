@@ -2,12 +2,13 @@
 
 import os
 import socket
+import uuid
 from pathlib import Path
 
 
-def attempt(moment: int) -> str:
-    """Name what this process begins at a moment: host, boot and process namespace, number, its start, the moment."""
-    return " ".join([socket.gethostname(), _world(), str(os.getpid()), _start_time(os.getpid()), str(moment)])
+def new_attempt() -> str:
+    """Name what this process begins: host, boot and process namespace, number, its start, and a mark of its own."""
+    return " ".join([socket.gethostname(), _world(), str(os.getpid()), _start_time(os.getpid()), uuid.uuid4().hex])
 
 
 def is_gone(attempt: str) -> bool:

@@ -51,7 +51,7 @@ class Work:
     training, scoring: parameters, as MLflow shows them.
     tags: where the run comes from.
     started: milliseconds since 1970.
-    attempt: see `processes.attempt`.
+    attempt: see `processes.new_attempt`.
     experiment: name of the MLflow experiment.
     """
 
