@@ -49,6 +49,8 @@ PAIRS: dict[str, tuple[str, dict[str, str]]] = {
     "dpmpp_2m_sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
 }
 
+Run = Callable[[], object]
+
 
 def main() -> None:
     """Read the command line."""
@@ -63,24 +65,23 @@ def main() -> None:
 
 
 def measure_speed(options: argparse.Namespace) -> None:
-    """Time one batch by each contender in turn, several rounds; ratios are taken within a round."""
+    """Time one batch by each contender in turn, several rounds; each is compared with the bare network just before."""
     model = load_model(MODELS)
     if model.diffusion.variance == "learned" or model.unet.class_embedding is not None:
         raise InputError(f"{MODELS}: diffusers has no pipeline for learned variances or classes; time a model without")
-    seconds: dict[str, list[float]] = {}
-    with contenders(model, options.batch_size, options.steps) as runs:
-        for run in runs.values():
+    seconds: dict[str, list[tuple[float, float]]] = {}
+    with contenders(model, options.batch_size, options.steps) as (network_alone, runs):
+        for run in (network_alone, *runs.values()):
             run()  # warm up
         for _ in range(options.rounds):
             for name, run in runs.items():
-                seconds.setdefault(name, []).append(timed(run, model.device))
-    bare = seconds["network alone"]
+                seconds.setdefault(name, []).append((timed(network_alone, model.device), timed(run, model.device)))
     rows = {
         name: {
-            "images_per_second": spread([options.batch_size / value for value in values]),
-            "time_over_network_alone": spread([a / b for a, b in zip(values, bare, strict=True)]),
+            "images_per_second": spread([options.batch_size / ours for _, ours in pairs]),
+            "time_over_network_alone": spread([ours / bare for bare, ours in pairs]),
         }
-        for name, values in seconds.items()
+        for name, pairs in seconds.items()
     }
     about = {"machine": machine(model.device), "model": summary(model), "batch": options.batch_size}
     write("sampling_speed", about | {"steps": options.steps, "rounds": options.rounds, "contenders": rows})
@@ -91,8 +92,8 @@ def measure_speed(options: argparse.Namespace) -> None:
 
 
 @contextmanager
-def contenders(model: DiffusionModel, batch: int, steps: int) -> Iterator[dict[str, Callable[[], object]]]:
-    """The network alone, our samplers, and diffusers' pipelines with the same weights."""
+def contenders(model: DiffusionModel, batch: int, steps: int) -> Iterator[tuple[Run, dict[str, Run]]]:
+    """The network alone; our samplers, and diffusers' pipelines with the same weights."""
     import diffusers
 
     from ddpm.diffusers_format import save_diffusers
@@ -105,7 +106,7 @@ def contenders(model: DiffusionModel, batch: int, steps: int) -> Iterator[dict[s
         for _ in range(steps):
             model.unet(x, t)
 
-    runs: dict[str, Callable[[], object]] = {"network alone": network_alone}
+    runs: dict[str, Run] = {}
     with tempfile.TemporaryDirectory() as folder:
         save_diffusers(Path(folder), model.unet.state_dict(), model.config)
         pipeline = diffusers.DDPMPipeline.from_pretrained(folder).to(model.device)
@@ -121,10 +122,10 @@ def contenders(model: DiffusionModel, batch: int, steps: int) -> Iterator[dict[s
             runs[f"diffusers: {ours}"] = lambda pipe=pipe: pipe(
                 batch_size=batch, num_inference_steps=steps, output_type="np"
             )
-        yield runs
+        yield network_alone, runs
 
 
-def timed(run: Callable[[], object], device: torch.device) -> float:
+def timed(run: Run, device: torch.device) -> float:
     """Seconds of one call."""
     started = time.perf_counter()
     run()

@@ -282,13 +282,14 @@ class Training:
         progress.sums.zero_()
         progress.logged = step
         # Speed is not in the history: it differs from run to run, and the history is a reproducible output.
-        reporter.metrics(point | {"images_per_second": images_per_second}, step)
+        live = point | {"images_per_second": images_per_second}
+        reporter.metrics({f"train/{name}": value for name, value in live.items()}, step)
         return point["loss"]
 
     def _evaluate(self, reporter: Reporter, step: int) -> None:
         loss = self.heldout_loss()
         self.progress.history.heldout.append({"step": step, "epoch": self._epoch(step), "loss": loss})
-        reporter.metrics({"heldout_loss": loss}, step)
+        reporter.metrics({"heldout/loss": loss}, step)
 
     def _epoch(self, step: int) -> float:
         return round(step * self.config.batch_size / len(self.train_set), 3)

@@ -162,7 +162,8 @@ def test_one_finished_run_holds_parameters_curves_scores_and_artifacts(reproduce
     assert tags["data.sha256"] == hashlib.sha256((reproduced / "data/processed/images.npy").read_bytes()).hexdigest()
     assert tags["device"].startswith("CPU") and tags["version.torch"].startswith("2.")
     client = MlflowClient(tracking_uri=f"sqlite:///{reproduced / 'mlflow.db'}")
-    for curve in ("loss", "heldout_loss", "learning_rate", "grad_norm", "images_per_second"):
+    names = ("loss", "learning_rate", "grad_norm", "images_per_second")
+    for curve in ("heldout/loss", *(f"train/{name}" for name in names)):
         assert len(client.get_metric_history(run.info.run_id, curve)) >= 2, curve
     artifacts = reproduced / "mlartifacts" / run.info.run_id / "artifacts"
     assert {"model", "report", "images"} <= {path.name for path in artifacts.iterdir()}

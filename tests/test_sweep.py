@@ -45,6 +45,6 @@ def test_the_main_store_holds_four_finished_runs_that_agree_with_dvc(swept):
         for score in ("fid_efficientnet_lite0", "kid_efficientnet_lite0"):
             assert float(row[score]) == run.data.metrics[score]
         assert (
-            "loss" in run.data.metrics
+            "train/loss" in run.data.metrics
             and (swept / "mlartifacts" / run.info.run_id / "artifacts/report/fid.md").exists()
         )

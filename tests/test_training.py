@@ -133,7 +133,8 @@ def test_curves_have_their_points(tiny_model, variance, more):
     assert [point["epoch"] for point in history.train] == [1.2, 2.4, 3.6, 4.0]
     assert [point["step"] for point in history.heldout] == [5, 10, 15, 20]
     names = set().union(*(metrics for _, metrics in recorder.points))
-    assert names == {"loss", "grad_norm", "learning_rate", "images_per_second", "heldout_loss"} | more
+    curves = {"loss", "grad_norm", "learning_rate", "images_per_second"} | more
+    assert names == {f"train/{name}" for name in curves} | {"heldout/loss"}
 
 
 def test_learning_rate_warms_up(tiny_model):
