@@ -32,11 +32,11 @@ def test_speed_is_measured_beside_the_network_alone_and_diffusers(models, tmp_pa
     monkeypatch.setattr(sampling, "RESULTS", tmp_path)
     sampling.measure_speed(argparse.Namespace(batch_size=2, steps=2, rounds=2))
     result = json.loads((tmp_path / "sampling_speed.json").read_text())
-    names = ["network alone", *(f"{whose}: {name}" for whose in ("ours", "diffusers") for name in sampling.PAIRS)]
+    names = [f"{whose}: {name}" for whose in ("ours", "diffusers") for name in sampling.PAIRS]
     assert sorted(result["contenders"]) == sorted(names)
-    assert result["contenders"]["network alone"]["time_over_network_alone"] == {"min": 1.0, "median": 1.0, "max": 1.0}
     for row in result["contenders"].values():
         assert 0 < row["images_per_second"]["min"] <= row["images_per_second"]["median"]
+        assert row["time_over_network_alone"]["median"] > 0.5  # it contains the network's calls
     assert result["machine"]["torch"] == torch.__version__
 
 
