@@ -26,11 +26,12 @@ from ddpm.config import load_config
 from ddpm.errors import InputError, guarded
 from ddpm.features import extract, load_extractor, weights_file
 from ddpm.figures import default_style, save
+from ddpm.intervals import standard_error
 from ddpm.model import DiffusionModel, load_model
 from ddpm.model_file import WEIGHTS_FILE
 from ddpm.paths import MODELS, REFERENCE
 from ddpm.progress import progress_bar
-from ddpm.scores import fid, kid
+from ddpm.scores import fid, kid_blocks
 
 # Sampler, its options, and the numbers of steps with which it is scored.
 FAST = (10, 20, 50)
@@ -142,7 +143,7 @@ def measure_scores(options: argparse.Namespace) -> None:
         raise InputError(
             f"{REFERENCE}: holds features of {found}, not of {config.fid.extractor}; run `dvc repro reference`"
         )
-    real = np.load(REFERENCE / "features.npy")
+    real = torch.from_numpy(np.load(REFERENCE / "features.npy"))
     extractor = load_extractor(config.fid.extractor, weights_file(config.fid.extractor), model.device)
     about = {
         "machine": machine(model.device),
@@ -166,8 +167,9 @@ def measure_scores(options: argparse.Namespace) -> None:
                 size = min(options.batch_size, options.n - first)
                 images.append(model.sample(size, first=first, sampler=sampler, steps=steps, batch_size=size, **extra))
                 bar.update(size)
-        fake = extract(np.concatenate(images), extractor, config.fid.batch_size)
-        mean, error = kid(real, fake)
+        fake = torch.from_numpy(extract(np.concatenate(images), extractor, config.fid.batch_size))
+        blocks = kid_blocks(real, fake)
+        mean, error = float(blocks.mean()), standard_error(blocks)
         rows.append({**setting, "fid": fid(real, fake), "kid": mean, "kid_error": error})
         write("sampling_scores", about | {"rows": rows})
         print(f"{setting}: FID {rows[-1]['fid']:.2f}, KID {mean:.5f} ± {error:.5f}")

@@ -145,7 +145,9 @@ class FidConfig(_Group):
 
     extractor: Extractor
     weights: str | None
+    reference: Literal["all", "train", "heldout"]
     batch_size: Batch
+    every: Index
 
 
 class TrackingConfig(_Group):
@@ -200,6 +202,8 @@ class Config(_Group):
                 "sample.variance: found 'learned', but diffusion.variance is fixed; choose small or large here, "
                 "or learned there, which trains again"
             )
+        if self.fid.reference == "heldout" and self.data.holdout == 0:
+            raise ValueError("fid.reference: found 'heldout', but data.holdout is 0; choose all or train")
         if self.sample.guidance != 1 and not (self.model.conditional and self.train.label_dropout):
             raise ValueError(
                 f"sample.guidance: found {self.sample.guidance:g}, which needs model.conditional: true and a "

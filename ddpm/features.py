@@ -1,6 +1,7 @@
 """What a network trained on ImageNet sees in images: the features that FID and KID compare."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_fid import inception as pytorch_fid_inception
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from ddpm import efficientnet
 from ddpm.errors import InputError
@@ -59,10 +61,19 @@ def weights_file(extractor: str, folder: Path = WEIGHTS) -> Path:
     """Find the file with the weights of an extractor: in the folder of the download stage, or in a package.
 
     Raises:
-        InputError: a package, or the record of the download stage, is missing or belongs to another extractor.
+        InputError: a package, or the record of the download stage, is missing; or see `weights_record`.
     """
     if extractor == "efficientnet_lite0":
         return efficientnet.weights_file()
+    return folder / weights_record(extractor, folder)["file"]
+
+
+def weights_record(extractor: str, folder: Path = WEIGHTS) -> dict[str, str]:
+    """Read what the download stage noted about the weights of an extractor: extractor, file, sha256 and origin.
+
+    Raises:
+        InputError: the record is missing or belongs to another extractor.
+    """
     record_file = folder / "weights.json"
     try:
         record = json.loads(record_file.read_text(encoding="utf-8"))
@@ -72,7 +83,7 @@ def weights_file(extractor: str, folder: Path = WEIGHTS) -> Path:
         raise InputError(
             f"{record_file}: is for the extractor {record['extractor']}, not {extractor}; run `dvc repro download`"
         )
-    return folder / record["file"]
+    return record
 
 
 def load_extractor(name: str, weights: Path, device: torch.device) -> nn.Module:
@@ -121,10 +132,18 @@ def extract(images: np.ndarray, extractor: nn.Module, batch_size: int) -> np.nda
     bar = progress_bar(len(images), "features")
     with bar, torch.inference_mode(), _exact_convolutions():
         for start in range(0, len(images), batch_size):
+            started = time.perf_counter()
             batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
             features.append(extractor(batch.permute(0, 3, 1, 2)).cpu().numpy())
             bar.update(len(batch))
+            if start == batch_size:  # the second batch, because the first also prepares
+                _announce(len(images), (time.perf_counter() - started) / len(batch))
     return np.concatenate(features)
+
+
+def _announce(count: int, seconds: float) -> None:
+    if (minutes := count * seconds / 60) > 1:
+        tqdm.write(f"The features of {count} images take about {minutes:.0f} min here.")
 
 
 def _exact_convolutions() -> Any:

@@ -32,7 +32,7 @@ def model_card(config: dict[str, Any], sha256: str, scores: dict[str, Any] | Non
 
 
 def scores_of(sha256: str, path: Path) -> dict[str, Any] | None:
-    """Read reports/fid.json, if it scores the model with these weights; None if it is missing or scores another.
+    """Read the scores of the fid stage if they are of the model with these weights; None if there are none, or others.
 
     The rule is the checksum of the weights, which `sample` notes beside its images and `fid` takes over into the
     scores: neither a name nor a date, so scores of an earlier model are never shown for a later one.

@@ -19,8 +19,8 @@ def main() -> None:
         sys.exit(code)  # the stage has said why
     scores = json.loads((COPY / "reports" / "fid.json").read_text(encoding="utf-8"))
     print("\nScores (efficientnet_lite0 features, not comparable with published FIDs):")
-    for name in ("fid", "kid"):
-        print(f"  {name.upper()} {scores[f'{name}_efficientnet_lite0']:.4g}")
+    for name, value in scores["efficientnet_lite0"].items():
+        print(f"  {name} {value:.4g}")
     print(f"Report:  {COPY / 'reports' / 'fid.md'}")
     print(f"Samples: {COPY / 'reports' / 'samples' / 'grid.png'}")
     print("Curves:  `source .venv/bin/activate && mlflow ui`, experiment flowers-ddpm-demo")

@@ -1,49 +1,98 @@
 """Score the samples against the real images."""
 
 import json
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
+import torch
 
 from ddpm.checkpoint import discard
 from ddpm.config import Config
+from ddpm.dataset import load_packed, split_holdout
 from ddpm.devices import choose_device
 from ddpm.errors import InputError
-from ddpm.features import extract, load_extractor, weights_file
+from ddpm.evaluation import evaluate
+from ddpm.features import extract, load_extractor, weights_file, weights_record
 from ddpm.lineage import stage_key
-from ddpm.paths import REFERENCE, REPORTS, SAMPLES
-from ddpm.scores import fid, kid
+from ddpm.memorisation import Memorisation, memorisation
+from ddpm.paths import PROCESSED, REFERENCE, REPORTS, SAMPLES
+from ddpm.score_plots import save_neighbours
 from stages import run
+
+SHOWN = 8  # samples beside their nearest training images
 
 
 def main(config: Config) -> None:
-    """Read data/samples/, data/reference/ and data/weights/; write reports/fid.json."""
+    """Read data/reference/, data/samples/ and data/processed/; write reports/fid.json and reports/scores/."""
     discard(stage_key("sample", config.model_dump(mode="json")))  # DVC has stored the samples
-    extractor = config.fid.extractor
-    reference = json.loads((REFERENCE / "reference.json").read_text(encoding="utf-8"))
-    real = np.load(REFERENCE / "features.npy")
-    if reference["extractor"] != extractor:
-        found = reference["extractor"]
-        raise InputError(f"{REFERENCE}: holds features of {found}, not of {extractor}; run `dvc repro reference`")
-    network = load_extractor(extractor, weights_file(extractor), choose_device(config.device))
+    device = choose_device(config.device)
+    packed = load_packed(PROCESSED)
+    train_rows, heldout_rows = split_holdout(packed.items["id"].tolist(), config.data.holdout)
+    known = torch.from_numpy(reference_features(config, len(packed.images))).to(device)
     samples = np.load(SAMPLES / "samples.npy", mmap_mode="r")
+    fake = torch.from_numpy(features_of(samples, config, device)).to(device)
+
+    train, heldout = known[train_rows], known[heldout_rows]
+    real = {"all": known, "train": train, "heldout": heldout}[config.fid.reference]
+    evaluation = evaluate(real, fake)
+    copies = memorisation(train, heldout, fake, SHOWN)
+    folder = REPORTS / "scores"
+    save_neighbours(samples[copies.samples], packed.images[train_rows], copies.neighbours, folder / "nearest.png")
+    write(config, evaluation, copies, {"samples": len(fake), "reference_images": len(real)})
+
+
+def reference_features(config: Config, count: int) -> np.ndarray:
+    """Features of all real images, (N, D) float32, as the reference stage left them."""
+    about = json.loads((REFERENCE / "reference.json").read_text(encoding="utf-8"))
+    if about["extractor"] != config.fid.extractor:
+        found = about["extractor"]
+        raise InputError(
+            f"{REFERENCE}: holds features of {found}, not of {config.fid.extractor}; run `dvc repro reference`"
+        )
+    if about["n"] != count:
+        raise InputError(f"{REFERENCE}: holds {about['n']} images, not the {count} of {PROCESSED}; run `dvc repro`")
+    return np.load(REFERENCE / "features.npy")
+
+
+def features_of(samples: np.ndarray, config: Config, device: torch.device) -> np.ndarray:
+    """Features of the samples, (M, D) float32."""
+    extractor = config.fid.extractor
+    return extract(samples, load_extractor(extractor, weights_file(extractor), device), config.fid.batch_size)
+
+
+def write(config: Config, evaluation: dict[str, Any], copies: Memorisation, counts: dict[str, int]) -> None:
+    """Write the scores twice: the main figures as DVC's metrics, and all that a report needs beside its pictures."""
     origin = json.loads((SAMPLES / "origin.json").read_text(encoding="utf-8"))
-    fake = extract(samples, network, config.fid.batch_size)
-    kid_mean, kid_error = kid(real, fake)
-    # Only the Inception scores go by the plain names, so that no table ever mixes them with another network's.
-    suffix = "" if extractor == "inception" else f"_{extractor}"
-    scores = {
-        f"fid{suffix}": fid(real, fake),
-        f"kid{suffix}": kid_mean,
-        f"kid_error{suffix}": kid_error,
-        "extractor": extractor,
-        "weights_sha256": reference["weights_sha256"],
+    scores, ratio = evaluation["scores"], asdict(copies.ratio) if copies.ratio else None
+    # Under the name of the extractor, so that no table ever mixes scores of different networks.
+    metrics = {name: scores[name]["value"] for name in ("fid", "kid", "precision", "recall")}
+    metrics |= {f"fid_{name}": scores["fid"][name] for name in ("low", "high", "floor") if name in scores["fid"]}
+    metrics |= {"memorisation": ratio["value"]} if ratio else {}
+    save_json({config.fid.extractor: metrics}, "fid.json")
+    about = {
+        "extractor": config.fid.extractor,
+        "weights": weights_record(config.fid.extractor),
         "model_sha256": origin["model_sha256"],
-        "samples": len(fake),
-        "sampling": ", ".join(f"{name} {value}" for name, value in origin["options"].items()),
-        "reference_images": len(real),
+        "sampling": origin["options"],
+        "reference": config.fid.reference,
+        **counts,
+        **evaluation,
+        "scores": scores | {"memorisation": ratio},
+        "no_memorisation": copies.reason,
     }
-    (REPORTS / "fid.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-    print(f"FID {scores[f'fid{suffix}']:.2f} ({extractor} features, {len(fake)} samples against {len(real)} images)")
+    save_json(about, "scores/scores.json")
+    fid = scores["fid"]
+    floor = f", floor {fid['floor']:.2f}" if "floor" in fid else ""
+    print(
+        f"FID {fid['value']:.2f} [{fid['low']:.2f}, {fid['high']:.2f}]{floor} ({config.fid.extractor} features, "
+        f"{counts['samples']} samples against {counts['reference_images']} images)"
+    )
+
+
+def save_json(content: dict[str, Any], name: str) -> None:
+    """Write a file of reports/."""
+    (REPORTS / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Write the report, and add scores, pictures and report to the training's MLflow run."""
 
 import json
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +19,7 @@ from stages import run
 def main(config: Config) -> None:
     """Read models/, data/processed/ and what the other stages left in reports/; write fid.md and its pictures."""
     model = json.loads((MODELS / "config.json").read_text(encoding="utf-8"))
-    scores = json.loads((REPORTS / "fid.json").read_text(encoding="utf-8"))
+    scores = json.loads((REPORTS / "scores" / "scores.json").read_text(encoding="utf-8"))
     train = pd.read_csv(REPORTS / "curves" / "train.csv")
     heldout = pd.read_csv(REPORTS / "curves" / "heldout.csv")
     save_curves(train, heldout, REPORTS / "pictures" / "curves.png")
@@ -42,13 +43,23 @@ def main(config: Config) -> None:
 
     times = stage_times(config.model_dump(mode="json"))
     with later_stage(config, key) as tracker:
-        tracker.metrics({name: value for name, value in scores.items() if name.startswith(("fid", "kid"))})
+        tracker.metrics(flat_scores(scores))
         tracker.metrics({f"seconds/{stage}": seconds for stage, seconds in times.items()})
-        tracker.tags({"extractor": scores["extractor"], "data.sha256": data_sha256})
-        for name in ("fid.md", "samples", "pictures", "data"):
+        weights = scores["weights"]["sha256"]
+        tracker.tags({"extractor": scores["extractor"], "weights.sha256": weights, "data.sha256": data_sha256})
+        for name in ("fid.md", "samples", "scores", "pictures", "data"):
             path = REPORTS / name
             tracker.artifacts(path, "report" if path.is_file() else f"report/{name}")
     print(f"The report is in {REPORTS / 'fid.md'}")
+
+
+def flat_scores(scores: dict[str, Any]) -> dict[str, float]:
+    """Names and numbers for MLflow, grouped by the extractor: inception/fid, inception/fid_low and so on."""
+    flat = {}
+    for name, score in scores["scores"].items():
+        for part, value in (score or {}).items():
+            flat[f"{scores['extractor']}/{name}" + ("" if part == "value" else f"_{part}")] = value
+    return flat
 
 
 if __name__ == "__main__":

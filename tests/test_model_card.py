@@ -17,8 +17,8 @@ def card(tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         write_model(tmp_path / "models", **recipe)
         if scores is not None:
-            (tmp_path / "reports").mkdir()
-            (tmp_path / "reports/fid.json").write_text(json.dumps(scores))
+            (tmp_path / "reports/scores").mkdir(parents=True)
+            (tmp_path / "reports/scores/scores.json").write_text(json.dumps(scores))
         export(monkeypatch, "exported")
         empty, front, text = (tmp_path / "exported/README.md").read_text().split("---\n", 2)
         assert empty == ""
@@ -55,9 +55,19 @@ def test_the_card_of_other_data_names_no_flowers(card, source, licence):
 
 
 SCORES = {
-    "fid": 12.345, "kid": 0.0067, "kid_error": 0.0003, "extractor": "inception", "samples": 10000,
-    "reference_images": 8189, "sampling": "sampler ddim, steps 100, seed 0",
-}  # fmt: skip
+    "extractor": "inception",
+    "samples": 10000,
+    "reference": "all",
+    "reference_images": 8189,
+    "sampling": {"sampler": "ddim", "steps": 100, "seed": 0},
+    "scores": {
+        "fid": {"value": 12.345, "low": 12.1, "high": 12.6, "floor": 5.1, "floor_low": 5.0, "floor_high": 5.2},
+        "kid": {"value": 0.0067, "low": 0.0061, "high": 0.0073},
+        "precision": {"value": 0.61, "low": 0.6, "high": 0.62},
+        "recall": {"value": 0.41, "low": 0.4, "high": 0.42},
+        "memorisation": {"value": 1.01, "low": 0.9, "high": 1.1},
+    },
+}
 
 
 def test_only_scores_of_these_very_weights_are_shown(card, tmp_path):
@@ -65,9 +75,10 @@ def test_only_scores_of_these_very_weights_are_shown(card, tmp_path):
     sha256 = hashlib.sha256((tmp_path / "models/model.safetensors").read_bytes()).hexdigest()
     torch.manual_seed(0)  # the same weights again
     _, text = card(SCORES | {"model_sha256": sha256})
-    assert "| FID (lower is better) | 12.35 | inception |" in text and "6.70 ± 0.30" in text
+    assert "| FID (lower is better) | **12.35** | 12.10 to 12.60 | 5.10 (5.00 to 5.20) |" in text
+    assert "| KID × 1000 (lower is better) | **6.70** | 6.10 to 7.30 | – |" in text
     assert "10000 samples (sampler ddim, steps 100, seed 0) against 8189 real images" in text
-    assert "Not scored" not in text
+    assert "Not scored" not in text and "Memorisation was not examined" not in text
 
 
 @pytest.mark.parametrize("identity", [{"model_sha256": "0" * 64}, {}])

@@ -1,57 +1,69 @@
 import numpy as np
 import pytest
+import torch
 from pytorch_fid.fid_score import calculate_frechet_distance
 
 from ddpm import scores
 from ddpm.errors import InputError
-from ddpm.scores import fid, frechet_distance, kid, moments, squared_mmd
+from ddpm.intervals import standard_error
+from ddpm.scores import FrechetDistance, fid, kid_blocks, squared_mmd
 
 
 def normal(seed, count, dims, shift=0.0):
-    return np.random.default_rng(seed).standard_normal((count, dims)).astype(np.float32) + np.float32(shift)
+    features = np.random.default_rng(seed).standard_normal((count, dims)).astype(np.float32)
+    return torch.from_numpy(features + np.float32(shift))
 
 
 def correlated(seed, count, dims):
     mixing = np.random.default_rng(seed + 1000).standard_normal((dims, dims)) / np.sqrt(dims)
-    return normal(seed, count, dims) @ mixing + 0.1 * seed
+    return normal(seed, count, dims) @ torch.from_numpy(mixing.astype(np.float32)) + 0.1 * seed
 
 
 def covariance(seed, dims):
-    return moments(correlated(seed, 3 * dims, dims))[1]
+    return np.cov(correlated(seed, 3 * dims, dims).numpy(), rowvar=False, dtype=np.float64)
 
 
-def test_moments_are_mean_and_unbiased_covariance_in_float64():
-    features = normal(0, 30, 5)
-    mean, cov = moments(features)
-    assert mean.dtype == cov.dtype == np.float64
-    np.testing.assert_allclose(mean, features.mean(axis=0, dtype=np.float64), rtol=1e-12)
-    np.testing.assert_allclose(cov, np.cov(features, rowvar=False, dtype=np.float64), rtol=1e-10)
+def with_moments(mean, cov, seed=0):
+    """Features whose mean and unbiased covariance are exactly these."""
+    mean, cov = np.atleast_1d(mean), np.atleast_2d(cov)
+    raw = np.random.default_rng(seed).standard_normal((3 * len(mean) + 2, len(mean)))
+    raw -= raw.mean(axis=0)
+    whitened = raw @ np.linalg.inv(np.linalg.cholesky(np.cov(raw, rowvar=False).reshape(cov.shape))).T
+    return torch.from_numpy(whitened @ np.linalg.cholesky(cov).T + mean)
 
 
-def test_moments_leave_the_features_as_they_are():
-    features = normal(0, 10, 3).astype(np.float64)
-    before = features.copy()
-    moments(features)
-    np.testing.assert_array_equal(features, before)
+def frechet(mean1, cov1, mean2, cov2):
+    return fid(with_moments(mean1, cov1), with_moments(mean2, cov2, seed=1))
+
+
+def kid(real, fake):
+    blocks = kid_blocks(real, fake)
+    return blocks.mean(), standard_error(blocks)
+
+
+def test_features_are_left_as_they_are():
+    features = normal(0, 10, 3).double()
+    before = features.clone()
+    fid(features, features)
+    assert torch.equal(features, before)
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_moments_of_one_image_are_refused(count):
+def test_fid_of_one_image_is_refused(count):
     with pytest.raises(InputError, match="at least 2 images"):
-        moments(normal(0, count, 3))
+        fid(normal(0, 5, 3), normal(0, count, 3))
 
 
 def test_frechet_distance_in_one_dimension():
     # (m1 - m2)² + (s1 - s2)²
-    distance = frechet_distance(np.array([1.0]), np.array([[4.0]]), np.array([-2.0]), np.array([[25.0]]))
-    assert distance == pytest.approx(9 + 9)
+    assert frechet(1.0, 4.0, -2.0, 25.0) == pytest.approx(9 + 9)
 
 
 def test_frechet_distance_of_diagonal_gaussians():
     rng = np.random.default_rng(0)
     (mean1, mean2), (std1, std2) = rng.standard_normal((2, 40)), rng.uniform(0.1, 3, (2, 40))
     expected = np.sum((mean1 - mean2) ** 2) + np.sum((std1 - std2) ** 2)
-    assert frechet_distance(mean1, np.diag(std1**2), mean2, np.diag(std2**2)) == pytest.approx(expected, rel=1e-12)
+    assert frechet(mean1, np.diag(std1**2), mean2, np.diag(std2**2)) == pytest.approx(expected, rel=1e-10)
 
 
 def test_frechet_distance_of_2x2_covariances_that_do_not_commute():
@@ -59,40 +71,46 @@ def test_frechet_distance_of_2x2_covariances_that_do_not_commute():
     product = cov1 @ cov2
     trace_root = np.sqrt(np.trace(product) + 2 * np.sqrt(np.linalg.det(product)))  # true of every 2x2 matrix
     expected = np.trace(cov1) + np.trace(cov2) - 2 * trace_root
-    assert frechet_distance(np.zeros(2), cov1, np.zeros(2), cov2) == pytest.approx(expected, rel=1e-12)
+    assert frechet(np.zeros(2), cov1, np.zeros(2), cov2) == pytest.approx(expected, rel=1e-10)
 
 
 def test_frechet_distance_of_a_shift_is_its_squared_length():
     cov = covariance(0, 20)
     shift = np.linspace(-1, 1, 20)
-    assert frechet_distance(shift, cov, 2 * shift, cov) == pytest.approx(np.sum(shift**2), rel=1e-10)
+    assert frechet(shift, cov, 2 * shift, cov) == pytest.approx(np.sum(shift**2), rel=1e-8)
 
 
 def test_frechet_distance_is_symmetric_and_does_not_depend_on_the_axes():
-    (mean1, cov1), (mean2, cov2) = moments(correlated(0, 90, 30)), moments(correlated(1, 90, 30))
-    distance = frechet_distance(mean1, cov1, mean2, cov2)
-    assert frechet_distance(mean2, cov2, mean1, cov1) == pytest.approx(distance, rel=1e-10)
-    turn = np.linalg.qr(np.random.default_rng(2).standard_normal((30, 30)))[0]
-    turned = frechet_distance(turn @ mean1, turn @ cov1 @ turn.T, turn @ mean2, turn @ cov2 @ turn.T)
-    assert turned == pytest.approx(distance, rel=1e-10)
+    real, fake = correlated(0, 90, 30).double(), correlated(1, 90, 30).double()
+    distance = fid(real, fake)
+    assert fid(fake, real) == pytest.approx(distance, rel=1e-10)
+    turn = torch.from_numpy(np.linalg.qr(np.random.default_rng(2).standard_normal((30, 30)))[0])
+    assert fid(real @ turn, fake @ turn) == pytest.approx(distance, rel=1e-10)
+
+
+@pytest.mark.parametrize("count", [5, 200])
+def test_the_distance_of_some_rows_is_that_of_a_set_of_these_rows(count):
+    real, fake = correlated(0, 300, 40), correlated(1, 300, 40)
+    rows = torch.randperm(300)[:count]
+    assert FrechetDistance(real, fake)(rows) == pytest.approx(fid(real, fake[rows]), rel=1e-10)
 
 
 def test_fid_agrees_with_pytorch_fid():
     real, fake = correlated(0, 500, 64), correlated(1, 400, 64)
-    theirs = calculate_frechet_distance(
-        real.mean(axis=0), np.cov(real, rowvar=False), fake.mean(axis=0), np.cov(fake, rowvar=False)
-    )
+    moments = [part for x in (real.numpy(), fake.numpy()) for part in (x.mean(axis=0), np.cov(x, rowvar=False))]
+    theirs = calculate_frechet_distance(*moments)
     assert fid(real, fake) == pytest.approx(theirs, rel=1e-6)
 
 
 def test_fid_with_fewer_images_than_features():
-    real, fake = correlated(0, 20, 96), correlated(1, 15, 96)
+    sets = correlated(0, 20, 96), correlated(1, 15, 96)
+    real, fake = (features.numpy().astype(np.float64) for features in sets)
     # With C1 = AᵀA and C2 = BᵀB the trace of the root is the sum of the singular values of ABᵀ, a 20x15 matrix.
     centred = (real - real.mean(axis=0)) / np.sqrt(19), (fake - fake.mean(axis=0)) / np.sqrt(14)
     trace_root = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
     shift = np.sum((real.mean(axis=0) - fake.mean(axis=0)) ** 2)
     expected = shift + sum(np.sum(part**2) for part in centred) - 2 * trace_root
-    assert fid(real, fake) == pytest.approx(expected, rel=1e-6)
+    assert fid(*sets) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("count", [2, 10, 300])
@@ -102,7 +120,7 @@ def test_fid_of_a_set_with_itself_is_zero(count):
 
 
 def test_fid_of_constant_features_is_finite():
-    assert fid(np.ones((5, 8), np.float32), np.zeros((4, 8), np.float32)) == pytest.approx(8)
+    assert fid(torch.ones(5, 8), torch.zeros(4, 8)) == pytest.approx(8)
 
 
 def brute_force_mmd(x, y):
@@ -115,8 +133,8 @@ def brute_force_mmd(x, y):
 
 
 def test_squared_mmd_is_the_formula():
-    real, fake = normal(0, 7, 5).astype(np.float64), normal(1, 9, 5, shift=0.5).astype(np.float64)
-    assert squared_mmd(real, fake) == pytest.approx(brute_force_mmd(real, fake), rel=1e-10)
+    real, fake = normal(0, 7, 5).double(), normal(1, 9, 5, shift=0.5).double()
+    assert squared_mmd(real, fake) == pytest.approx(brute_force_mmd(real.numpy(), fake.numpy()), rel=1e-10)
 
 
 def test_squared_mmd_is_unbiased():
@@ -127,7 +145,9 @@ def test_squared_mmd_is_unbiased():
     difference = np.array([0.5, 0.5]) - np.array([0.25, 0.75])
     expected = difference @ kernel @ difference
     draws = [
-        squared_mmd(points[rng.choice(2, 6)], points[rng.choice(2, 5, p=[0.25, 0.75])])  #
+        squared_mmd(
+            *(torch.from_numpy(points[rng.choice(2, 6 - i, p=p)]) for i, p in enumerate(([0.5, 0.5], [0.25, 0.75])))
+        )
         for _ in range(4000)
     ]
     assert abs(np.mean(draws) - expected) < 4 * np.std(draws) / np.sqrt(len(draws))
@@ -159,8 +179,8 @@ def test_kid_of_the_same_input_is_the_same_number():
 def test_kid_does_not_care_for_a_common_order_of_the_images():
     # Real images come sorted by class; blocks of neighbours would compare single classes.
     rows = normal(0, 400, 4)
-    ordered = rows[np.argsort(rows[:, 0])]
-    mean, error = kid(ordered, ordered[::-1])
+    ordered = rows[rows[:, 0].argsort()]
+    mean, error = kid(ordered, ordered.flip(0))
     assert abs(mean) < 4 * error
 
 

@@ -101,7 +101,7 @@ def test_a_team_server_gets_the_whole_run(root, line):
     (run,) = server_runs(line)
     assert run.info.status == "FINISHED"
     assert run.data.params["schedule"] == "linear" and run.data.tags["git.commit"]
-    assert run.data.metrics["fid_efficientnet_lite0"] > 0 and run.data.metrics["train/loss"] > 0
+    assert run.data.metrics["efficientnet_lite0/fid"] > 0 and run.data.metrics["train/loss"] > 0
     assert {"model", "images", "report"} <= artifacts(line, run)
     assert not (root / "mlflow.db").exists() and not (root / ".unsent").exists()
 

@@ -37,13 +37,13 @@ def test_the_main_store_holds_four_finished_runs_that_agree_with_dvc(swept):
     by_setting = {(run.data.params["schedule"], run.data.params["epochs"]): run for run in found}
     assert len(by_setting) == 4
     table = csv.DictReader(io.StringIO(call(swept, "dvc", "exp", "show", "--csv", "--precision", "17")))
-    rows = [row for row in table if row["Experiment"] and row["fid_efficientnet_lite0"]]
+    rows = [row for row in table if row["Experiment"] and row["efficientnet_lite0.fid"]]
     assert len(rows) == 4
     for row in rows:
         run = by_setting[row["schedule"], row["epochs"]]
         assert run.data.tags["dvc.exp_name"] == row["Experiment"]
-        for score in ("fid_efficientnet_lite0", "kid_efficientnet_lite0"):
-            assert float(row[score]) == run.data.metrics[score]
+        for score in ("fid", "kid"):
+            assert float(row[f"efficientnet_lite0.{score}"]) == run.data.metrics[f"efficientnet_lite0/{score}"]
         assert (
             "train/loss" in run.data.metrics
             and (swept / "mlartifacts" / run.info.run_id / "artifacts/report/fid.md").exists()

@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> None:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Read a model folder and reports/fid.json; write the exported model and its card.
+    """Read a model folder and reports/scores/; write the exported model and its card.
 
     Raises:
         InputError: there is no such model, it cannot be expressed in that format, or DIR holds something else.
@@ -43,6 +43,6 @@ def export(arguments: argparse.Namespace) -> None:
         raise InputError(f"{folder}: holds something else than an exported model; name a new or an empty folder")
     model = load_model(arguments.model, device="cpu")
     sha256 = checksum(arguments.model / WEIGHTS_FILE)
-    card = model_card(model.config, sha256, scores_of(sha256, REPORTS / "fid.json"))
+    card = model_card(model.config, sha256, scores_of(sha256, REPORTS / "scores" / "scores.json"))
     save_diffusers(folder, model.unet.state_dict(), model.config, card)
     print(f"The exported model is in {folder}; its README.md says how to use it.")

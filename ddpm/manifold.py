@@ -1,0 +1,64 @@
+"""Which images lie near which others: precision and recall, and the nearest training images of samples."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+NEIGHBOURS = 3  # k of Kynkäänniemi et al. 2019, section 2
+CHUNK = 1024  # rows of a matrix of distances at a time
+
+
+def distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """Euclidean distances of each row of x to all of y, in chunks of rows: (≤ 1024, M) float64.
+
+    float64, because |x|² - 2 x·y + |y|² loses most digits of a small distance.
+    """
+    y = y.double()
+    for rows in torch.split(x, CHUNK):
+        yield torch.cdist(rows.double(), y, compute_mode="use_mm_for_euclid_dist")
+
+
+def nearest(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance to the nearest row of y and its number, for each row of x: (N,) float64 and (N,) int64."""
+    found = [chunk.min(dim=1) for chunk in distances(x, y)]
+    return torch.cat([chunk.values for chunk in found]), torch.cat([chunk.indices for chunk in found])
+
+
+class Manifold:
+    """The part of feature space that a set of images covers: a ball around each, up to its k-th neighbour.
+
+    Kynkäänniemi et al. 2019, eq. 1.
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        """Measure the balls.
+
+        Args:
+            features: (N, D), N at least 2; with N of 3 or less, the balls reach to the last neighbour there is.
+        """
+        self._features = features
+        neighbours = min(NEIGHBOURS, len(features) - 1)
+        # The nearest of all is the image itself.
+        self._radii = torch.cat(
+            [chunk.kthvalue(neighbours + 1, dim=1).values for chunk in distances(features, features)]
+        )
+
+    def covers(self, features: Tensor) -> Tensor:
+        """Say of each row whether it lies in the part, (M,) bool."""
+        return torch.cat([(chunk <= self._radii).any(dim=1) for chunk in distances(features, self._features)])
+
+
+def precision_recall(real: Tensor, fake: Tensor) -> tuple[float, float]:
+    """Compute precision and recall (Kynkäänniemi et al. 2019, eq. 2), with k = 3.
+
+    Precision is the fraction of generated images among the real ones' part of feature space, recall the fraction of
+    real images in the generated ones' part: quality, and variety.
+
+    Args:
+        real: (N, D) features.
+        fake: (M, D) features of the same extractor on the same device.
+    """
+    precision = Manifold(real).covers(fake).double().mean()
+    recall = Manifold(fake).covers(real).double().mean()
+    return float(precision), float(recall)

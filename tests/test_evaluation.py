@@ -1,0 +1,122 @@
+"""Known answers of the whole protocol: what must be worse, what must be equal, and who copies."""
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm.evaluation import evaluate
+from ddpm.manifold import Manifold, nearest, precision_recall
+from ddpm.memorisation import memorisation
+from ddpm.scores import fid
+
+
+def normal(seed, count, dims=16, scale=1.0):
+    return torch.from_numpy(scale * np.random.default_rng(seed).standard_normal((count, dims))).float()
+
+
+def test_a_perfect_model_scores_like_the_floor():
+    evaluation = evaluate(normal(0, 400), normal(1, 200))
+    scores = evaluation["scores"]
+    assert evaluation["floor"] == {"images": 200, "reference_images": 200, "splits": 5}
+    for name in ("precision", "recall"):
+        assert scores[name]["floor"] == pytest.approx(scores[name]["value"], abs=0.15)
+    assert scores["fid"]["at_floor"] == pytest.approx(scores["fid"]["floor"], rel=0.15)
+    assert scores["kid"]["low"] < 0 < scores["kid"]["high"]
+    assert abs(scores["kid"]["floor"]) < 3 * scores["kid"]["error"]
+
+
+def test_a_bad_model_is_far_above_the_floor():
+    scores = evaluate(normal(0, 400), normal(1, 200, scale=1.5))["scores"]
+    assert scores["fid"]["low"] > 2 * scores["fid"]["floor_high"]
+    assert scores["kid"]["low"] > 0
+    assert scores["precision"]["high"] < scores["precision"]["floor_low"]
+
+
+def test_few_samples_are_compared_with_as_few_real_images():
+    floor = evaluate(normal(0, 400), normal(1, 50))["floor"]
+    assert (floor["images"], floor["reference_images"]) == (50, 350)
+
+
+def test_too_few_real_images_have_no_floor():
+    evaluation = evaluate(normal(0, 7), normal(1, 20))
+    assert evaluation["floor"] is None and "floor" not in evaluation["scores"]["fid"]
+
+
+def test_the_same_features_give_the_same_scores():
+    assert evaluate(normal(0, 60), normal(1, 60)) == evaluate(normal(0, 60), normal(1, 60))
+
+
+def test_fid_falls_with_the_number_of_samples():
+    real = normal(0, 3000)
+    means = [
+        np.mean([fid(real, normal(10 * count + k, count)) for k in range(5)]) for count in (30, 60, 120, 500, 2000)
+    ]
+    assert means == sorted(means, reverse=True)
+
+
+def test_fid_and_kid_grow_with_noise():
+    real, fake = normal(0, 500), normal(1, 300)
+    scores = [evaluate(real, fake + normal(2, 300, scale=noise))["scores"] for noise in (0, 0.6, 1.2, 2.4)]
+    for name in ("fid", "kid"):
+        values = [score[name]["value"] for score in scores]
+        assert values == sorted(values)
+
+
+def test_fewer_modes_lower_recall_and_leave_precision():
+    """A model that paints two kinds of eight is as precise as one that paints all, and recalls a quarter of it."""
+    centres = 20 * normal(5, 8)
+    real = torch.cat([centre + normal(kind, 60) for kind, centre in enumerate(centres)])
+    all_kinds = torch.cat([centre + normal(100 + kind, 30) for kind, centre in enumerate(centres)])
+    two_kinds = torch.cat([centre + normal(200 + kind, 120) for kind, centre in enumerate(centres[:2])])
+    (precision_all, recall_all), (precision_two, recall_two) = (
+        precision_recall(real, x) for x in (all_kinds, two_kinds)
+    )
+    assert precision_two == pytest.approx(precision_all, abs=0.1)
+    assert recall_all > 0.6 and recall_two <= 0.25
+
+
+def test_a_set_covers_itself():
+    features = normal(0, 50)
+    assert precision_recall(features, features) == (1.0, 1.0)
+
+
+def test_the_balls_reach_to_the_third_neighbour():
+    line = torch.tensor([[0.0], [1.0], [3.0], [6.0], [10.0]])
+    # The ball around 0 reaches to 6, that around 10 to 1 (9 away).
+    covered = Manifold(line).covers(torch.tensor([[-6.0], [-6.1], [19.0], [19.1]]))
+    assert covered.tolist() == [True, False, True, False]
+
+
+def test_nearest_is_found_across_chunks():
+    x, y = normal(0, 1500, 3), normal(1, 1300, 3)
+    distance, row = nearest(x, y)
+    brute = (x[:, None].double() - y[None].double()).norm(dim=2)
+    assert torch.equal(row, brute.argmin(dim=1))
+    torch.testing.assert_close(distance, brute.min(dim=1).values)
+
+
+def test_new_images_are_no_copies():
+    result = memorisation(normal(0, 800), normal(1, 200), normal(2, 400), shown=8)
+    assert result.ratio.low < 1 < result.ratio.high
+
+
+@pytest.mark.parametrize("copies", [400, 40])
+def test_copied_training_images_are_flagged_even_if_few(copies):
+    train, fake = normal(0, 800), normal(2, 400)
+    fake[:copies] = train[:copies] + 1e-3 * normal(3, copies)
+    result = memorisation(train, normal(1, 200), fake, shown=8)
+    assert result.ratio.high < 0.5
+    assert set(result.samples) <= set(range(copies))
+    assert list(result.neighbours) == list(result.samples)  # the very images that were copied
+
+
+def test_without_heldout_images_nothing_is_said_of_copies():
+    result = memorisation(normal(0, 80), normal(1, 5), normal(2, 40), shown=8)
+    assert result.ratio is None and "5 held-out images" in result.reason
+    assert len(result.samples) == 8
+
+
+def test_duplicates_in_the_data_are_told():
+    train = normal(0, 80)
+    result = memorisation(train, train[:40], normal(2, 40), shown=8)
+    assert result.ratio is None and "copies" in result.reason

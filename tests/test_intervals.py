@@ -1,0 +1,59 @@
+"""That the intervals are as wide as the scores really vary from one draw of the images to the next."""
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm.evaluation import fid_interval
+from ddpm.intervals import bootstrap, from_blocks, of_fraction
+from ddpm.scores import FrechetDistance
+
+
+def drawn(rng, count, dims):
+    """Samples of a model that is a little off: shifted and stretched normal features of unequal variances."""
+    scale = np.exp(-4 * np.arange(dims) / dims)
+    return torch.from_numpy(rng.standard_normal((count, dims)) * 1.1 * scale + 0.2 * scale)
+
+
+@pytest.mark.parametrize(("count", "dims"), [(200, 16), (60, 48), (40, 96)])
+def test_the_interval_of_fid_is_as_wide_as_fid_varies_or_somewhat_wider(count, dims):
+    rng = np.random.default_rng(0)
+    real = torch.from_numpy(rng.standard_normal((500, dims)) * np.exp(-4 * np.arange(dims) / dims))
+    truth = np.std([FrechetDistance(real, drawn(rng, count, dims))() for _ in range(200)])
+    intervals = [fid_interval(real, drawn(rng, count, dims), lambda: None) for _ in range(10)]
+    widths = np.array([interval.high - interval.low for interval in intervals]) / (2 * 1.96)
+    assert 0.85 < widths.mean() / truth < 2
+
+
+def test_the_interval_of_fid_holds_the_score_and_shrinks_with_the_number_of_images():
+    rng = np.random.default_rng(1)
+    real = torch.from_numpy(rng.standard_normal((500, 8)))
+    few, many = (fid_interval(real, drawn(rng, count, 8), lambda: None) for count in (50, 2000))
+    assert 0 <= few.low < few.value < few.high
+    assert many.high - many.low < 0.5 * (few.high - few.low)
+
+
+def test_students_interval_of_a_mean_holds_the_truth_in_95_of_100():
+    rng = np.random.default_rng(0)
+    intervals = [from_blocks(rng.standard_normal(10) + 3) for _ in range(2000)]
+    held = np.mean([interval.low < 3 < interval.high for interval in intervals])
+    assert held == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_interval_of_a_fraction_is_wilsons():
+    interval = of_fraction(0.0, 20)
+    assert (interval.low, interval.high) == (0, pytest.approx(1.959964**2 / (20 + 1.959964**2), rel=1e-5))
+
+
+def test_the_bootstrap_of_a_ratio_of_means_is_as_wide_as_the_ratio_varies():
+    rng = np.random.default_rng(0)
+
+    def ratio(x, y):
+        return x.mean() / y.mean()
+
+    draws = [(rng.exponential(2, 300), rng.exponential(1, 200)) for _ in range(300)]
+    truth = np.std([ratio(*pair) for pair in draws])
+    interval = bootstrap(ratio, *draws[0])
+    assert interval.low < ratio(*draws[0]) < interval.high
+    assert (interval.high - interval.low) / (2 * 1.96) == pytest.approx(truth, rel=0.2)
+    assert bootstrap(ratio, *draws[0]) == interval
