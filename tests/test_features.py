@@ -87,7 +87,7 @@ def test_fid_is_that_of_pytorch_fid_from_pictures_to_score(theirs_and_ours):
         theirs[5:].mean(axis=0),
         np.cov(theirs[5:], rowvar=False),
     )
-    assert fid(ours[:5], ours[5:]) == pytest.approx(expected, rel=1e-3)
+    assert fid(torch.from_numpy(ours[:5]), torch.from_numpy(ours[5:])) == pytest.approx(expected, rel=1e-3)
 
 
 def test_inception_takes_its_weights_from_the_old_file_format_too(inception, inception_weights, tmp_path):
@@ -198,7 +198,7 @@ def test_fid_grows_with_noise_and_with_coarseness(efficientnet):
         return extract(changed.astype(np.uint8), efficientnet, 8)[:, ::10]  # 128 of the features, for speed
 
     def score(changed):
-        return fid(seen(images), seen(changed))
+        return fid(torch.from_numpy(seen(images)), torch.from_numpy(seen(changed)))
 
     def coarse(side):
         blocks = images.reshape(8, 64 // side, side, 64 // side, side, 3).mean(axis=(2, 4))
