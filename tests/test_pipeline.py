@@ -131,7 +131,9 @@ def test_all_outputs_are_there(reproduced):
     scores = json.loads((reproduced / "reports/fid.json").read_text())
     assert list(scores) == ["efficientnet_lite0"] and scores["efficientnet_lite0"]["fid"] > 0
     report = (reproduced / "reports/fid.md").read_text()
-    assert f"{scores['efficientnet_lite0']['fid']:.2f}" in report and "cannot be compared with any published FID" in report
+    assert (
+        f"{scores['efficientnet_lite0']['fid']:.2f}" in report and "cannot be compared with any published FID" in report
+    )
     pictures = [line.split("](")[1].split(")")[0] for line in report.splitlines() if line.startswith("![")]
     assert len(pictures) == 6 and all((reproduced / "reports" / name).stat().st_size > 500 for name in pictures)
 
