@@ -7,6 +7,7 @@ import pandas as pd
 from ddpm.checksums import checksum
 from ddpm.config import Config
 from ddpm.dataset import load_packed
+from ddpm.page import write_page
 from ddpm.paths import MODELS, PROCESSED, REPORTS
 from ddpm.plots import save_curves, save_forward_process
 from ddpm.report import render
@@ -16,7 +17,7 @@ from stages import run
 
 
 def main(config: Config) -> None:
-    """Read models/, data/processed/ and what the other stages left in reports/; write fid.md and its pictures."""
+    """Read models/, data/processed/ and what the other stages left in reports/; write the report and its pictures."""
     model = json.loads((MODELS / "config.json").read_text(encoding="utf-8"))
     scores = json.loads((REPORTS / "fid.json").read_text(encoding="utf-8"))
     train = pd.read_csv(REPORTS / "curves" / "train.csv")
@@ -39,16 +40,17 @@ def main(config: Config) -> None:
         }
     )
     (REPORTS / "fid.md").write_text(page, encoding="utf-8")
+    write_page(page, REPORTS / "fid.html", page.partition("\n")[0].removeprefix("# "))
 
     times = stage_times(config.model_dump(mode="json"))
     with later_stage(config, key) as tracker:
         tracker.metrics({name: value for name, value in scores.items() if name.startswith(("fid", "kid"))})
         tracker.metrics({f"seconds/{stage}": seconds for stage, seconds in times.items()})
         tracker.tags({"extractor": scores["extractor"], "data.sha256": data_sha256})
-        for name in ("fid.md", "samples", "pictures", "data"):
+        for name in ("fid.md", "fid.html", "samples", "pictures", "data"):
             path = REPORTS / name
             tracker.artifacts(path, "report" if path.is_file() else f"report/{name}")
-    print(f"The report is in {REPORTS / 'fid.md'}")
+    print(f"The report is in {REPORTS / 'fid.html'}")
 
 
 if __name__ == "__main__":

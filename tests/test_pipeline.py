@@ -133,6 +133,7 @@ def test_all_outputs_are_there(reproduced):
     report = (reproduced / "reports/fid.md").read_text()
     assert f"{scores['fid_efficientnet_lite0']:.2f}" in report and "cannot be compared with any published FID" in report
     pictures = [line.split("](")[1].split(")")[0] for line in report.splitlines() if line.startswith("![")]
+    assert (reproduced / "reports/fid.html").read_text().count("data:image/png;base64,") == len(pictures)
     assert len(pictures) == 5 and all((reproduced / "reports" / name).stat().st_size > 500 for name in pictures)
 
 
@@ -172,6 +173,7 @@ def test_one_finished_run_holds_parameters_curves_scores_and_artifacts(reproduce
     ).read_bytes()
     assert (artifacts / "model/MLmodel").exists()
     assert (artifacts / "report/fid.md").exists() and (artifacts / "report/samples/grid.png").exists()
+    assert (artifacts / "report/fid.html").read_bytes() == (reproduced / "reports/fid.html").read_bytes()
 
 
 def test_an_exported_model_carries_its_scores(reproduced, tmp_path):
