@@ -6,10 +6,9 @@ import pandas as pd
 
 from ddpm.checksums import checksum
 from ddpm.config import Config
-from ddpm.dataset import load_packed
 from ddpm.page import write_page
 from ddpm.paths import MODELS, PROCESSED, REPORTS
-from ddpm.plots import save_curves, save_forward_process
+from ddpm.plots import save_curves
 from ddpm.report import render
 from ddpm.stage_times import stage_times
 from ddpm.tracking import later_stage, run_filter
@@ -17,14 +16,12 @@ from stages import run
 
 
 def main(config: Config) -> None:
-    """Read models/, data/processed/ and what the other stages left in reports/; write the report and its pictures."""
+    """Read models/ and what the other stages left in reports/; write the report and its pictures."""
     model = json.loads((MODELS / "config.json").read_text(encoding="utf-8"))
     scores = json.loads((REPORTS / "fid.json").read_text(encoding="utf-8"))
     train = pd.read_csv(REPORTS / "curves" / "train.csv")
     heldout = pd.read_csv(REPORTS / "curves" / "heldout.csv")
     save_curves(train, heldout, REPORTS / "pictures" / "curves.png")
-    photograph = load_packed(PROCESSED).images[0]
-    save_forward_process(photograph, model["diffusion"]["timesteps"], REPORTS / "pictures" / "forward.png")
     key = (REPORTS / "curves" / "key.txt").read_text(encoding="utf-8").strip()
     data_sha256 = checksum(PROCESSED / "images.npy")
     page = render(
@@ -47,7 +44,7 @@ def main(config: Config) -> None:
         tracker.metrics({name: value for name, value in scores.items() if name.startswith(("fid", "kid"))})
         tracker.metrics({f"seconds/{stage}": seconds for stage, seconds in times.items()})
         tracker.tags({"extractor": scores["extractor"], "data.sha256": data_sha256})
-        for name in ("fid.md", "fid.html", "samples", "pictures", "data"):
+        for name in ("fid.md", "fid.html", "samples", "pictures", "explore.md", "explore.html", "explore"):
             path = REPORTS / name
             tracker.artifacts(path, "report" if path.is_file() else f"report/{name}")
     print(f"The report is in {REPORTS / 'fid.html'}")
