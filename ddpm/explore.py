@@ -91,5 +91,5 @@ def loss_weights() -> list[tuple[int, dict[str, float]]]:
     return [(level, {"eps": math.exp(level), "v": math.exp(level) + 1, "x0": 1.0}) for level in WEIGHT_LOG_SNR]
 
 
-def _first(steps: torch.Tensor) -> int | None:
-    return int(steps.nonzero()[0]) if steps.any() else None
+def _first(steps: torch.Tensor) -> int:
+    return int(steps.nonzero()[0])

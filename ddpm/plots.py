@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -30,4 +31,26 @@ def save_curves(train: pd.DataFrame, heldout: pd.DataFrame, path: Path) -> None:
     right.set(xlabel="epoch", ylabel="gradient norm before clipping", yscale="log", title="Gradient norm")
     for axes in (left, right):
         axes.grid(alpha=0.3)
+    save(figure, path)
+
+
+@default_style()
+def save_noise_levels(table: pd.DataFrame, path: Path) -> None:
+    """Draw the loss by noise level.
+
+    Args:
+        table: columns t_low, t_high, log_snr, loss; see `noise_levels.loss_by_noise_level`.
+        path: the PNG to write.
+    """
+    figure = Figure((6.4, 3.8), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    edges = np.append(table["t_low"], table["t_high"].iloc[-1] + 1)
+    axes.stairs(table["loss"], edges, baseline=None, color="tab:orange", linewidth=1.5)
+    axes.set(xlabel="step t", ylabel="loss (mean squared error)", yscale="log", title="Loss by noise level")
+    axes.grid(alpha=0.3)
+    some = table.iloc[::4]
+    top = axes.twiny()
+    top.set_xlim(axes.get_xlim())
+    top.set_xticks((some["t_low"] + some["t_high"]) / 2, [f"{level:.1f}" for level in some["log_snr"]])
+    top.set_xlabel("log-SNR")
     save(figure, path)

@@ -5,7 +5,7 @@ import numpy as np
 from ddpm import data_plots, schedule_plots
 from ddpm.config import Config
 from ddpm.dataset import load_packed, split_holdout
-from ddpm.explore import data_facts, loss_weights, marks, schedule_facts
+from ddpm.explore import CLEAN, NOISE, data_facts, loss_weights, marks, schedule_facts
 from ddpm.page import write_page
 from ddpm.paths import PROCESSED, REPORTS
 from ddpm.pictures import enlarge, grid, save_png
@@ -47,6 +47,8 @@ def main(config: Config) -> None:
             "timesteps": timesteps,
             "marks": marks(timesteps),
             "schedules": schedule_facts(timesteps, data["variance"]),
+            "clean": CLEAN,
+            "noise": NOISE,
             "weights": loss_weights(),
             "flip": config.train.flip,
         },

@@ -8,7 +8,7 @@ from ddpm.checksums import checksum
 from ddpm.config import Config
 from ddpm.page import write_page
 from ddpm.paths import MODELS, PROCESSED, REPORTS
-from ddpm.plots import save_curves
+from ddpm.plots import save_curves, save_noise_levels
 from ddpm.report import render
 from ddpm.stage_times import stage_times
 from ddpm.tracking import later_stage, run_filter
@@ -22,6 +22,7 @@ def main(config: Config) -> None:
     train = pd.read_csv(REPORTS / "curves" / "train.csv")
     heldout = pd.read_csv(REPORTS / "curves" / "heldout.csv")
     save_curves(train, heldout, REPORTS / "pictures" / "curves.png")
+    save_noise_levels(pd.read_csv(REPORTS / "curves" / "noise_levels.csv"), REPORTS / "pictures" / "noise_levels.png")
     key = (REPORTS / "curves" / "key.txt").read_text(encoding="utf-8").strip()
     data_sha256 = checksum(PROCESSED / "images.npy")
     page = render(
