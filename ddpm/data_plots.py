@@ -9,7 +9,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ddpm.dataset import PackedImages
-from ddpm.figures import default_style, labelled_grid, save, save_photographs
+from ddpm.figures import default_style, label_grid, save, save_photographs
+from ddpm.pictures import grid
 
 ROWS, COLUMNS = 20, 8  # of the picture of examples
 THUMBNAIL = 64  # side of an example, pixels
@@ -45,7 +46,7 @@ def _classes(packed: PackedImages) -> Figure:
     shown = present[np.linspace(0, len(present) - 1, min(ROWS, len(present))).round().astype(int)]
     names = [_short(packed.summary["class_names"][label]) for label in shown]
     rows = [_thumbnails(packed.images, np.flatnonzero(labels == label)[:COLUMNS]) for label in shown]
-    return labelled_grid(np.concatenate(rows), names)
+    return label_grid(grid(np.concatenate(rows), COLUMNS), names)
 
 
 def _thumbnails(images: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -10,8 +10,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ddpm.pictures import grid
-
 EDGE = 10  # pixels around a grid of images
 
 
@@ -29,17 +27,16 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, metadata={"Software": None})  # matplotlib's version would change the bytes
 
 
-def labelled_grid(images: np.ndarray, names: Sequence[str], titles: Sequence[str] = ()) -> Figure:
-    """Lay images out in rows, with a name to the left of each row and a title above each column.
+def label_grid(picture: np.ndarray, names: Sequence[str], titles: Sequence[str] = ()) -> Figure:
+    """Put a name to the left of each row of a grid of images, and a title above each column.
 
-    One pixel of the images is one pixel of the file.
+    One pixel of the grid is one pixel of the file.
 
     Args:
-        images: (len(names) * columns, H, W, 3) uint8, row by row.
+        picture: (H, W, 3) uint8, see `pictures.grid`.
         names: of the rows; a few words.
         titles: of the columns; none for no titles.
     """
-    picture = grid(images, len(images) // len(names))
     height, width, _ = picture.shape
     left, top, dpi = 24 + 8 * max(map(len, names)), EDGE + (16 if titles else 0), 100
     full_width, full_height = left + width + EDGE, top + height + EDGE

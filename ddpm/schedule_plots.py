@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from ddpm.dataset import PackedImages
 from ddpm.diffusion import Diffusion
-from ddpm.figures import default_style, labelled_grid, save, save_photographs
-from ddpm.pictures import enlarge
+from ddpm.figures import default_style, label_grid, save, save_photographs
+from ddpm.pictures import enlarge, grid
 from ddpm.pixels import from_uint8, to_uint8
 from ddpm.schedules import SCHEDULES, log_snr
 
@@ -100,7 +100,7 @@ def _save_with_legend(figure: Figure, path: Path) -> None:
 def _save_rows(rows: dict[str, torch.Tensor], titles: list[str], path: Path) -> None:
     """Draw rows of images (B, 3, H, W) in [-1, 1] with their names on the left and one title for each column."""
     images = enlarge(np.concatenate([to_uint8(x) for x in rows.values()]))
-    save_photographs(labelled_grid(images, list(rows), titles), path)
+    save_photographs(label_grid(grid(images, len(titles)), list(rows), titles), path)
 
 
 def _scaled(images: np.ndarray) -> torch.Tensor:
