@@ -22,6 +22,7 @@ def main() -> None:
     for name in ("fid", "kid"):
         print(f"  {name.upper()} {scores[f'{name}_efficientnet_lite0']:.4g}")
     print(f"Report:  {COPY / 'reports' / 'fid.html'}")
+    print(f"Data:    {COPY / 'reports' / 'explore.html'}")
     print(f"Samples: {COPY / 'reports' / 'samples' / 'grid.png'}")
     print("Curves:  `source .venv/bin/activate && mlflow ui`, experiment flowers-ddpm-demo")
     print("All of it is in .demo/, which git ignores; delete that folder to start afresh.")
