@@ -1,6 +1,5 @@
 """Pictures of the data set: examples, class sizes, original sizes and colours."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ddpm.dataset import PackedImages
-from ddpm.figures import default_style, save
+from ddpm.figures import default_style, label_grid, save, save_photographs
 from ddpm.pictures import grid
 
 ROWS, COLUMNS = 20, 8  # of the picture of examples
@@ -24,7 +23,7 @@ BINS = 40  # bars of a histogram, at most
 def save_all(packed: PackedImages, folder: Path) -> None:
     """Write classes.png, class_counts.png, sizes.png and mean_colour.png, the same bytes for the same images."""
     folder.mkdir(parents=True, exist_ok=True)
-    _save_photographs(_classes(packed), folder / "classes.png")
+    save_photographs(_classes(packed), folder / "classes.png")
     save(_class_counts(packed), folder / "class_counts.png")
     save(_sizes(packed), folder / "sizes.png")
     save(_mean_colour(packed), folder / "mean_colour.png")
@@ -47,17 +46,7 @@ def _classes(packed: PackedImages) -> Figure:
     shown = present[np.linspace(0, len(present) - 1, min(ROWS, len(present))).round().astype(int)]
     names = [_short(packed.summary["class_names"][label]) for label in shown]
     rows = [_thumbnails(packed.images, np.flatnonzero(labels == label)[:COLUMNS]) for label in shown]
-    picture = grid(np.concatenate(rows), COLUMNS)
-    height, width, _ = picture.shape
-    # One pixel of the picture is one pixel of the file; the rest is room for the names.
-    margin, edge, dpi = 24 + 8 * max(map(len, names)), 10, 100
-    figure = Figure(((width + margin + edge) / dpi, (height + 2 * edge) / dpi), dpi=dpi)
-    figure.figimage(picture, margin, edge)
-    for row, name in enumerate(names):
-        middle = edge + height - (row + 0.5) * height / len(names)
-        place = ((margin - 8) / (width + margin + edge), middle / (height + 2 * edge))
-        figure.text(*place, name, ha="right", va="center", fontsize=9)
-    return figure
+    return label_grid(grid(np.concatenate(rows), COLUMNS), names)
 
 
 def _thumbnails(images: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -124,14 +113,3 @@ def _axes(size: tuple[float, float], rows: int = 1) -> tuple[Figure, list[Axes]]
 def _short(name: str, limit: int = 26) -> str:
     # matplotlib reads $...$ as a formula.
     return (name if len(name) <= limit else name[: limit - 1] + "…").replace("$", r"\$")
-
-
-def _save_photographs(figure: Figure, path: Path) -> None:
-    """Write a PNG of 256 colours, dithered: a third of the size of full colour, and hard to tell from it."""
-    full_colour = io.BytesIO()
-    figure.savefig(full_colour)
-    picture = Image.open(full_colour).convert("RGB")
-    # One pixel in sixteen settles the palette as well as all of them, and in a thirtieth of the time.
-    few = picture.resize((picture.width // 4, picture.height // 4), Image.Resampling.NEAREST)
-    palette = few.quantize(256, kmeans=1)
-    picture.quantize(256, palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)

@@ -4,13 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
-from ddpm.diffusion import Diffusion
 from ddpm.figures import default_style, save
-from ddpm.pixels import from_uint8, to_uint8
-from ddpm.schedules import SCHEDULES
 
 DPI = 120
 
@@ -39,27 +35,22 @@ def save_curves(train: pd.DataFrame, heldout: pd.DataFrame, path: Path) -> None:
 
 
 @default_style()
-def save_forward_process(image: np.ndarray, timesteps: int, path: Path, frames: int = 9) -> None:
-    """Show one image under growing noise, a row per schedule, the same noise in each.
+def save_noise_levels(table: pd.DataFrame, path: Path) -> None:
+    """Draw the loss by noise level.
 
     Args:
-        image: (H, W, 3) uint8.
-        timesteps: T.
+        table: columns t_low, t_high, log_snr, loss; see `noise_levels.loss_by_noise_level`.
         path: the PNG to write.
-        frames: pictures per row, from the least noise (t = 0) to the most (t = T - 1).
     """
-    x0 = from_uint8(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
-    eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
-    steps = np.linspace(0, timesteps - 1, frames).round().astype(int)
-    figure = Figure((0.8 * frames, 2.8), dpi=DPI, layout="constrained")
-    axes = figure.subplots(len(SCHEDULES), frames)
-    for row, schedule in zip(axes, SCHEDULES, strict=True):
-        diffusion = Diffusion(schedule, timesteps, "eps")
-        for axis, step in zip(row, steps, strict=True):
-            axis.imshow(to_uint8(diffusion.add_noise(x0, torch.tensor([step]), eps))[0])
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        row[0].set_ylabel(schedule)
-    for axis, step in zip(axes[0], steps, strict=True):
-        axis.set_title(f"t = {step}", fontsize=7)
+    figure = Figure((6.4, 3.8), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    edges = np.append(table["t_low"], table["t_high"].iloc[-1] + 1)
+    axes.stairs(table["loss"], edges, baseline=None, color="tab:orange", linewidth=1.5)
+    axes.set(xlabel="step t", ylabel="loss (mean squared error)", yscale="log", title="Loss by noise level")
+    axes.grid(alpha=0.3)
+    some = table.iloc[::4]
+    top = axes.twiny()
+    top.set_xlim(axes.get_xlim())
+    top.set_xticks((some["t_low"] + some["t_high"]) / 2, [f"{level:.1f}" for level in some["log_snr"]])
+    top.set_xlabel("log-SNR")
     save(figure, path)

@@ -1,5 +1,6 @@
-"""What is written about a model: Markdown that reads well on a git host."""
+"""What is written about data and models: Markdown that reads well on a git host."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,4 +30,10 @@ def render(context: Mapping[str, object], template: str = "fid.md.j2") -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
+    environment.filters["plain"] = plain
     return environment.get_template(template).render(context, extractor_notes=EXTRACTOR_NOTES)
+
+
+def plain(name: str) -> str:
+    """Escape a name that a user has given, so that Markdown shows it as it is, in a table as well."""
+    return re.sub(r"([\\`*_\[\]<>|&~$#!])", r"\\\1", " ".join(name.split()))

@@ -47,6 +47,11 @@ def sigmoid(timesteps: int) -> Tensor:
 SCHEDULES: dict[str, Callable[[int], Tensor]] = {"linear": linear, "cosine": cosine, "sigmoid": sigmoid}
 
 
+def log_snr(alphas_cumprod: Tensor) -> Tensor:
+    """log(ᾱ / (1 - ᾱ)), the logarithm of how much stronger the image is than the noise; float64 like ᾱ."""
+    return torch.logit(alphas_cumprod)
+
+
 def _from_signal(signal: Callable[[Tensor], Tensor], timesteps: int) -> Tensor:
     """Turn a continuous ᾱ(u), u in [0, 1], into T steps with capped β (Nichol & Dhariwal 2021, section 3.2)."""
     levels = signal(torch.linspace(0, 1, timesteps + 1, dtype=torch.float64))

@@ -21,7 +21,8 @@ def main() -> None:
     print("\nScores (efficientnet_lite0 features, not comparable with published FIDs):")
     for name, value in scores["efficientnet_lite0"].items():
         print(f"  {name} {value:.4g}")
-    print(f"Report:  {COPY / 'reports' / 'fid.md'}")
+    print(f"Report:  {COPY / 'reports' / 'fid.html'}")
+    print(f"Data:    {COPY / 'reports' / 'explore.html'}")
     print(f"Samples: {COPY / 'reports' / 'samples' / 'grid.png'}")
     print("Curves:  `source .venv/bin/activate && mlflow ui`, experiment flowers-ddpm-demo")
     print("All of it is in .demo/, which git ignores; delete that folder to start afresh.")

@@ -1,17 +1,15 @@
-"""Stage `preprocess`: from data/raw to the packed images of data/processed, with pictures of what is in them."""
+"""Stage `preprocess`: from data/raw to the packed images of data/processed."""
 
-from ddpm import data_plots, preprocess, sources
+from ddpm import preprocess, sources
 from ddpm.config import Config
-from ddpm.paths import PROCESSED, RAW, REPORTS
+from ddpm.paths import PROCESSED, RAW
 from stages import run
 
 
 def main(config: Config) -> None:
-    """Write data/processed and reports/data."""
+    """Write data/processed."""
     source = sources.make(config.data, RAW)
-    packed = preprocess.pack(source, config.data.image_size)
-    packed.save(PROCESSED)
-    data_plots.save_all(packed, REPORTS / "data")
+    preprocess.pack(source, config.data.image_size).save(PROCESSED)
 
 
 if __name__ == "__main__":

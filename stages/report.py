@@ -7,9 +7,9 @@ import pandas as pd
 
 from ddpm.checksums import checksum
 from ddpm.config import Config
-from ddpm.dataset import load_packed
+from ddpm.page import write_page
 from ddpm.paths import MODELS, PROCESSED, REPORTS
-from ddpm.plots import save_curves, save_forward_process
+from ddpm.plots import save_curves, save_noise_levels
 from ddpm.report import render
 from ddpm.stage_times import stage_times
 from ddpm.tracking import later_stage, run_filter
@@ -17,14 +17,13 @@ from stages import run
 
 
 def main(config: Config) -> None:
-    """Read models/, data/processed/ and what the other stages left in reports/; write fid.md and its pictures."""
+    """Read models/ and what the other stages left in reports/; write the report and its pictures."""
     model = json.loads((MODELS / "config.json").read_text(encoding="utf-8"))
     scores = json.loads((REPORTS / "scores" / "scores.json").read_text(encoding="utf-8"))
     train = pd.read_csv(REPORTS / "curves" / "train.csv")
     heldout = pd.read_csv(REPORTS / "curves" / "heldout.csv")
     save_curves(train, heldout, REPORTS / "pictures" / "curves.png")
-    photograph = load_packed(PROCESSED).images[0]
-    save_forward_process(photograph, model["diffusion"]["timesteps"], REPORTS / "pictures" / "forward.png")
+    save_noise_levels(pd.read_csv(REPORTS / "curves" / "noise_levels.csv"), REPORTS / "pictures" / "noise_levels.png")
     key = (REPORTS / "curves" / "key.txt").read_text(encoding="utf-8").strip()
     data_sha256 = checksum(PROCESSED / "images.npy")
     page = render(
@@ -40,6 +39,7 @@ def main(config: Config) -> None:
         }
     )
     (REPORTS / "fid.md").write_text(page, encoding="utf-8")
+    write_page(page, REPORTS / "fid.html", page.partition("\n")[0].removeprefix("# "))
 
     times = stage_times(config.model_dump(mode="json"))
     with later_stage(config, key) as tracker:
@@ -47,10 +47,10 @@ def main(config: Config) -> None:
         tracker.metrics({f"seconds/{stage}": seconds for stage, seconds in times.items()})
         weights = scores["weights"]["sha256"]
         tracker.tags({"extractor": scores["extractor"], "weights.sha256": weights, "data.sha256": data_sha256})
-        for name in ("fid.md", "samples", "scores", "pictures", "data"):
+        for name in ("fid.md", "fid.html", "samples", "scores", "pictures", "explore.md", "explore.html", "explore"):
             path = REPORTS / name
             tracker.artifacts(path, "report" if path.is_file() else f"report/{name}")
-    print(f"The report is in {REPORTS / 'fid.md'}")
+    print(f"The report is in {REPORTS / 'fid.html'}")
 
 
 def flat_scores(scores: dict[str, Any]) -> dict[str, float]:

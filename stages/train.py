@@ -15,6 +15,7 @@ from ddpm.errors import InputError
 from ddpm.lineage import stage_key
 from ddpm.model import DiffusionModel
 from ddpm.model_file import save_model
+from ddpm.noise_levels import loss_by_noise_level
 from ddpm.paths import MODELS, PROCESSED, REPORTS
 from ddpm.pictures import enlarge, grid
 from ddpm.tracking import training_run
@@ -59,6 +60,7 @@ def train(config: Config, training: Training, description: dict[str, Any], key: 
         history = training.run(tracker, preview, preview_every, checkpoint)
         save_model(MODELS, training.ema.model.state_dict(), description)
         save_curves(history, key)
+        save_noise_levels(training)
         tracker.model(MODELS)
 
 
@@ -128,6 +130,13 @@ def save_curves(history: History, key: str) -> None:
     # Named columns, because without held-out images there are no rows to name them.
     pd.DataFrame(history.heldout, columns=["step", "epoch", "loss"]).to_csv(folder / "heldout.csv", index=False)
     (folder / "key.txt").write_text(key + "\n", encoding="utf-8")
+
+
+def save_noise_levels(training: Training) -> None:
+    """Write the averaged network's loss by noise level, on held-out images or else on those of the training."""
+    images = training.heldout_set if len(training.heldout_set) else training.train_set
+    table = loss_by_noise_level(training.ema.model, training.diffusion, images, training.config.batch_size)
+    table.to_csv(REPORTS / "curves" / "noise_levels.csv", index=False)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_repository(tmp_path_factory.mktemp("pipeline") / "repository")
 
 
-@pytest.mark.parametrize("stage", ["train", "sample", "fid", "report"])
+@pytest.mark.parametrize("stage", ["explore", "train", "sample", "fid", "report"])
 def test_a_stage_run_by_hand_too_early_says_what_to_do(repository, stage):
     output = call(repository, "python", "-m", f"stages.{stage}", check=False)
     assert output.startswith("error: ") and "`dvc repro" in output and output.count("\n") == 1
@@ -94,7 +94,7 @@ def test_dvc_called_by_path_with_another_python_on_the_path_says_what_to_do(repo
 def reproduced(repository: Path) -> Path:
     """The same repository after the first `dvc repro`."""
     output = call(repository, "dvc", "repro")
-    assert stages_run(output) == ["download", "preprocess", "reference", "train", "sample", "fid", "report"]
+    assert stages_run(output) == ["download", "preprocess", "explore", "reference", "train", "sample", "fid", "report"]
     return repository
 
 
@@ -135,6 +135,7 @@ def test_all_outputs_are_there(reproduced):
         f"{scores['efficientnet_lite0']['fid']:.2f}" in report and "cannot be compared with any published FID" in report
     )
     pictures = [line.split("](")[1].split(")")[0] for line in report.splitlines() if line.startswith("![")]
+    assert (reproduced / "reports/fid.html").read_text().count("data:image/png;base64,") == len(pictures)
     assert len(pictures) == 6 and all((reproduced / "reports" / name).stat().st_size > 500 for name in pictures)
 
 
@@ -175,6 +176,8 @@ def test_one_finished_run_holds_parameters_curves_scores_and_artifacts(reproduce
     ).read_bytes()
     assert (artifacts / "model/MLmodel").exists()
     assert (artifacts / "report/fid.md").exists() and (artifacts / "report/samples/grid.png").exists()
+    assert (artifacts / "report/explore/classes.png").exists() and (artifacts / "report/explore.html").exists()
+    assert (artifacts / "report/fid.html").read_bytes() == (reproduced / "reports/fid.html").read_bytes()
 
 
 def test_an_exported_model_carries_its_scores(reproduced, tmp_path):
@@ -200,7 +203,7 @@ def test_the_report_leads_to_its_run_and_so_to_its_commit(reproduced):
 
 def test_the_run_tells_how_long_each_stage_took(reproduced):
     (run,) = runs(reproduced)
-    stages = ("download", "preprocess", "reference", "train", "sample", "fid")
+    stages = ("download", "preprocess", "explore", "reference", "train", "sample", "fid")
     seconds = {stage: run.data.metrics[f"seconds/{stage}"] for stage in stages}
     assert min(seconds.values()) >= 0 and 0.1 < seconds["train"] < 600
 
@@ -363,7 +366,9 @@ def test_inception_scores_come_from_the_weights_file(reproduced, inception_weigh
     assert "can be compared with published ones" in (reproduced / "reports/fid.md").read_text()
 
 
-@pytest.mark.parametrize("stage", ["download", "preprocess", "reference", "train", "sample", "fid", "report"])
+@pytest.mark.parametrize(
+    "stage", ["download", "preprocess", "explore", "reference", "train", "sample", "fid", "report"]
+)
 def test_deps_name_the_modules_that_a_stage_imports(stage):
     code = f"import stages.{stage}, sys; print(*(m for m in sys.modules if m.split('.')[0] == 'ddpm'))"
     imported = set(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()) - NO_DEPS

@@ -7,10 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ddpm import data_plots, plots
-from ddpm.config import parse_config
+from ddpm import data_plots, plots, schedule_plots
 from ddpm.dataset import PackedImages
-from stages import preprocess as stage
 
 
 def packed(sizes):
@@ -27,14 +25,19 @@ def draw_all(folder: Path) -> dict[str, bytes]:
     steps = np.arange(1, 20)
     train = pd.DataFrame({"epoch": steps, "loss": 1 / steps, "grad_norm": 2 / steps})
     plots.save_curves(train, train[["epoch", "loss"]], folder / "report" / "curves.png")
-    plots.save_forward_process(np.full((8, 8, 3), 99, np.uint8), 10, folder / "report" / "forward.png", frames=3)
-    data_plots.save_all(packed([(8, 9), (12, 10), (30, 40), (8, 8)]), folder / "data")
+    levels = pd.DataFrame({"t_low": [0, 5], "t_high": [4, 9], "log_snr": [3.0, -2.0], "loss": [0.5, 0.1]})
+    plots.save_noise_levels(levels, folder / "report" / "noise_levels.png")
+    data = packed([(8, 9), (12, 10), (30, 40), (8, 8)])
+    data_plots.save_all(data, folder / "data")
+    schedule_plots.save_curves(10, folder / "data")
+    schedule_plots.save_forward_process(data.images[0], 10, folder / "data" / "forward.png")
+    schedule_plots.save_batch(data, np.arange(4), 10, True, folder / "data" / "batch.png")
     return {path.name: path.read_bytes() for path in folder.rglob("*.png")}
 
 
 def test_settings_of_matplotlib_do_not_change_the_bytes_and_are_left_alone(tmp_path):
     expected = draw_all(tmp_path / "default")
-    assert len(expected) == 6
+    assert len(expected) == 11
     mine = {"font.size": 17, "axes.facecolor": "black", "savefig.dpi": 50, "savefig.bbox": "tight", "image.cmap": "hot"}
     with matplotlib.rc_context(mine):
         assert draw_all(tmp_path / "mine") == expected
@@ -70,23 +73,3 @@ def test_mean_colours_average_each_class_and_leave_empty_ones_white(tmp_path):
     images.summary["class_counts"].append(0)
     assert data_plots.mean_colours(images).tolist() == [[127.5, 0, 127.5], [49.5, 49.5, 177], [255, 255, 255]]
     data_plots.save_all(images, tmp_path)
-
-
-def test_stage_writes_the_same_pictures_twice_and_they_are_small(params, tmp_path, monkeypatch):
-    params["data"] |= {"source": "synthetic", "image_size": 16, "synthetic": {"count": 20, "classes": 6, "seed": 0}}
-    config = parse_config(params)
-    runs = []
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        monkeypatch.chdir(tmp_path / name)
-        stage.main(config)
-        runs.append({str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()})
-    assert runs[0] == runs[1]
-    pictures = [name for name in runs[0] if name.startswith("reports/data/")]
-    assert sorted(Path(name).name for name in pictures) == [
-        "class_counts.png",
-        "classes.png",
-        "mean_colour.png",
-        "sizes.png",
-    ]
-    assert max(len(runs[0][name]) for name in pictures) < 600_000

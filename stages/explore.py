@@ -1,0 +1,62 @@
+"""A walk through the data and the forward process: what there is to see before any network is trained."""
+
+import numpy as np
+
+from ddpm import data_plots, schedule_plots
+from ddpm.config import Config
+from ddpm.dataset import load_packed, split_holdout
+from ddpm.explore import CLEAN, NOISE, data_facts, loss_weights, marks, schedule_facts
+from ddpm.page import write_page
+from ddpm.paths import PROCESSED, REPORTS
+from ddpm.pictures import enlarge, grid, save_png
+from ddpm.report import render
+from stages import run
+
+PICTURES = REPORTS / "explore"
+FORWARD_IMAGES = 3  # images that are shown on their way to noise
+HELDOUT_IMAGES = 24  # held-out images that are shown
+
+
+def main(config: Config) -> None:
+    """Read data/processed/; write explore.md, explore.html and explore/ in reports/."""
+    packed = load_packed(PROCESSED)
+    train_rows, heldout_rows = split_holdout(packed.items["id"].tolist(), config.data.holdout)
+    timesteps = config.diffusion.timesteps
+    # Evenly spaced, because neighbouring images often are of one class.
+    forward_rows = np.linspace(0, len(packed.items) - 1, FORWARD_IMAGES + 2).round().astype(int)[1:-1]
+
+    data_plots.save_all(packed, PICTURES)
+    schedule_plots.save_curves(timesteps, PICTURES)
+    for number, row in enumerate(forward_rows, start=1):
+        schedule_plots.save_forward_process(packed.images[row], timesteps, PICTURES / f"forward_{number}.png")
+    schedule_plots.save_batch(packed, train_rows, timesteps, config.train.flip, PICTURES / "batch.png")
+    if len(heldout_rows):
+        shown = packed.images[heldout_rows[:HELDOUT_IMAGES]]
+        save_png(grid(enlarge(shown), columns=8), PICTURES / "heldout.png")
+    heldout = packed.items.iloc[heldout_rows]
+    heldout[["id", "label"]].to_csv(PICTURES / "heldout.csv", index=False, lineterminator="\n")
+
+    data = data_facts(packed, heldout_rows)
+    page = render(
+        {
+            "data": data,
+            "forward": packed.items["id"].iloc[forward_rows].tolist(),
+            "trained": len(train_rows),
+            "heldout": len(heldout_rows),
+            "heldout_shown": HELDOUT_IMAGES,
+            "timesteps": timesteps,
+            "marks": marks(timesteps),
+            "schedules": schedule_facts(timesteps, data["variance"]),
+            "clean": CLEAN,
+            "noise": NOISE,
+            "weights": loss_weights(),
+            "flip": config.train.flip,
+        },
+        "explore.md.j2",
+    )
+    (REPORTS / "explore.md").write_text(page, encoding="utf-8")
+    write_page(page, REPORTS / "explore.html", page.partition("\n")[0].removeprefix("# "))
+
+
+if __name__ == "__main__":
+    run(main)
