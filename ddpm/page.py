@@ -23,6 +23,17 @@ SMALL = 160  # pixels; a narrower picture is enlarged by a whole factor, to at m
 CONTENTS = 4  # from so many sections on, a page has a table of contents
 
 
+def write_pages(markdown: str, folder: Path, name: str) -> None:
+    """Write a text as NAME.md and NAME.html into a folder, under the title that is its first line.
+
+    Raises:
+        InputError: see `write_page`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.md").write_text(markdown, encoding="utf-8")
+    write_page(markdown, folder / f"{name}.html", markdown.partition("\n")[0].removeprefix("# "))
+
+
 def write_page(markdown: str, path: Path, title: str) -> None:
     """Write Markdown as one HTML file, with the same bytes for the same text and pictures.
 

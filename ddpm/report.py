@@ -6,6 +6,8 @@ from pathlib import Path
 
 import jinja2
 
+from ddpm.progress import duration
+
 TEMPLATES = Path(__file__).parent / "templates"
 
 EXTRACTOR_NOTES = {
@@ -30,7 +32,7 @@ def render(context: Mapping[str, object], template: str = "fid.md.j2") -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.filters["plain"] = plain
+    environment.filters |= {"plain": plain, "duration": duration}
     return environment.get_template(template).render(context, extractor_notes=EXTRACTOR_NOTES)
 
 

@@ -6,7 +6,7 @@ from ddpm import data_plots, schedule_plots
 from ddpm.config import Config
 from ddpm.dataset import load_packed, split_holdout
 from ddpm.explore import CLEAN, NOISE, data_facts, loss_weights, marks, schedule_facts
-from ddpm.page import write_page
+from ddpm.page import write_pages
 from ddpm.paths import PROCESSED, REPORTS
 from ddpm.pictures import enlarge, grid, save_png
 from ddpm.report import render
@@ -54,8 +54,7 @@ def main(config: Config) -> None:
         },
         "explore.md.j2",
     )
-    (REPORTS / "explore.md").write_text(page, encoding="utf-8")
-    write_page(page, REPORTS / "explore.html", page.partition("\n")[0].removeprefix("# "))
+    write_pages(page, REPORTS, "explore")
 
 
 if __name__ == "__main__":

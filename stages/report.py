@@ -4,10 +4,12 @@ import json
 from typing import Any
 
 import pandas as pd
+import torch
 
 from ddpm.checksums import checksum
 from ddpm.config import Config
-from ddpm.page import write_page
+from ddpm.devices import describe
+from ddpm.page import write_pages
 from ddpm.paths import MODELS, PROCESSED, REPORTS
 from ddpm.plots import save_curves, save_noise_levels
 from ddpm.report import render
@@ -26,28 +28,27 @@ def main(config: Config) -> None:
     save_noise_levels(pd.read_csv(REPORTS / "curves" / "noise_levels.csv"), REPORTS / "pictures" / "noise_levels.png")
     key = (REPORTS / "curves" / "key.txt").read_text(encoding="utf-8").strip()
     data_sha256 = checksum(PROCESSED / "images.npy")
-    page = render(
-        {
-            "model": model,
-            "training": model["training"],
-            "scores": scores,
-            "sample": config.sample,
-            "seed": config.seed,
-            "run_filter": run_filter(config, key),
-            "data_sha256": data_sha256,
-            "last": {"train": train["loss"].iloc[-1], "heldout": heldout["loss"].iloc[-1] if len(heldout) else None},
-        }
-    )
-    (REPORTS / "fid.md").write_text(page, encoding="utf-8")
-    write_page(page, REPORTS / "fid.html", page.partition("\n")[0].removeprefix("# "))
-
+    about = {"model": model, "training": model["training"], "scores": scores}
+    context = about | {
+        "sample": config.sample,
+        "seed": config.seed,
+        "run_filter": run_filter(config, key),
+        "data_sha256": data_sha256,
+        "last": {"train": train["loss"].iloc[-1], "heldout": heldout["loss"].iloc[-1] if len(heldout) else None},
+    }
+    write_pages(render(context), REPORTS, "fid")
     times = stage_times(config.model_dump(mode="json"))
+    # Apart from the report, which is the same every time.
+    device = describe(torch.device("cpu" if config.device == "cpu" or not torch.cuda.is_available() else "cuda"))
+    write_pages(render(about | {"times": times, "device": device}, "cost.md.j2"), REPORTS, "cost")
+
     with later_stage(config, key) as tracker:
         tracker.metrics(flat_scores(scores))
         tracker.metrics({f"seconds/{stage}": seconds for stage, seconds in times.items()})
         weights = scores["weights"]["sha256"]
         tracker.tags({"extractor": scores["extractor"], "weights.sha256": weights, "data.sha256": data_sha256})
-        for name in ("fid.md", "fid.html", "samples", "scores", "pictures", "explore.md", "explore.html", "explore"):
+        pages = [f"{page}.{suffix}" for page in ("fid", "cost", "explore") for suffix in ("md", "html")]
+        for name in (*pages, "samples", "scores", "pictures", "explore"):
             path = REPORTS / name
             tracker.artifacts(path, "report" if path.is_file() else f"report/{name}")
     print(f"The report is in {REPORTS / 'fid.html'}")
