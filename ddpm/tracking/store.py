@@ -159,7 +159,7 @@ class Store:
             print(
                 "MLflow has no run of this training (restored from DVC's cache, or made elsewhere): opening a new one"
             )
-            return self._open(work, work.names[0], work.training | work.scoring)
+            return self._open(work, work.names[1], work.training | work.scoring)
 
         # A finished attempt is the one whose model is scored; failed ones may have come after it.
         training = max(trainings, key=lambda run: (run.info.status == "FINISHED", run.info.start_time))
@@ -177,6 +177,8 @@ class Store:
         # MLflow refuses a second value of a parameter, and batch sizes may have changed.
         new = {name: value for name, value in work.scoring.items() if name not in run.data.params}
         self._log(run.info.run_id, params=new)
+        if run.info.run_name == work.names[0]:  # else it has its full name, or one that somebody gave it
+            self.client.update_run(run.info.run_id, name=work.names[1])
         if run.data.tags.get(OPENED_BY) == "score" and run.info.status != "FINISHED":
             return self._reopen(run, work)
         return Claim(run.info.run_id, opened=False)

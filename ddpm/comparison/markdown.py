@@ -1,0 +1,70 @@
+"""Numbers and names as Markdown."""
+
+import re
+from typing import Any
+
+import pandas as pd
+
+from ddpm.comparison.cells import marks
+from ddpm.comparison.names import epochs_name
+
+# What Markdown, or the HTML within it, would take for more than a letter; _ is only one at the edge of a word.
+SPECIAL = re.compile(r"[\\`*\[\]<>|&~$#!]|(?<!\w)_|_(?!\w)")
+MARKS = {"best": "**{}**", "tied": "≈ {}", "": "{}"}
+NOTHING = "–"
+OTHERS = {"kid": "KID × 1000", "precision": "precision", "recall": "recall", "memorisation": "memorisation"}
+
+
+def escape(text: object) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return SPECIAL.sub(r"\\\g<0>", " ".join(str(text).split()))
+
+
+def span(low: float, high: float) -> str:
+    """Two ends of a range, or what both are."""
+    ends = f"{low:.2f}", f"{high:.2f}"
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
+def fid_table(cells: pd.DataFrame) -> str:
+    """FID by schedule (rows) and epochs (columns), the best of them marked as far as the intervals tell."""
+    texts = [MARKS[mark].format(_score(cell, "fid")) for mark, cell in zip(marks(cells), _records(cells), strict=True)]
+    grid = cells.assign(text=texts).pivot(index="schedule", columns="epochs", values="text").fillna(NOTHING)
+    rows = [[escape(schedule), *line] for schedule, line in zip(grid.index, grid.to_numpy().tolist(), strict=True)]
+    return _table(["FID", *map(epochs_name, sorted(set(cells["epochs"])))], rows)
+
+
+def other_scores(cells: pd.DataFrame) -> str:
+    """The scores beside FID and the time of training, a row per schedule and number of epochs."""
+    known = {name: title for name, title in OTHERS.items() if cells[name].notna().any()}
+    rows = [
+        [
+            escape(cell["schedule"]),
+            str(cell["epochs"]),
+            *(_score(cell, name) for name in known),
+            NOTHING if pd.isna(cell["hours"]) else f"{_hours(cell['hours'])}, {escape(cell['device'])}",
+        ]
+        for cell in _records(cells.sort_values(["schedule", "epochs"]))
+    ]
+    return _table(["schedule", "epochs", *known.values(), "training"], rows)
+
+
+def _records(cells: pd.DataFrame) -> list[dict[Any, Any]]:
+    return cells.to_dict("records")
+
+
+def _score(cell: dict[Any, Any], name: str) -> str:
+    value, low, high = (cell[part] * (1000 if name == "kid" else 1) for part in (name, f"{name}_low", f"{name}_high"))
+    if pd.isna(value):
+        return NOTHING
+    interval = "" if pd.isna(low) or pd.isna(high) else f" ({low:.2f} to {high:.2f})"
+    return f"{value:.2f}{interval}" + (f", {cell['seeds']} seeds" if cell["seeds"] > 1 and name == "fid" else "")
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
