@@ -8,8 +8,8 @@ import pandas as pd
 
 from ddpm.comparison import plots
 from ddpm.comparison.cells import PROTOCOL, SAMPLER, cells, newest, protocols, settings, tables, tidy
-from ddpm.comparison.names import join, label, options, training_name
 from ddpm.comparison.markdown import escape, fid_table, other_scores, span
+from ddpm.comparison.names import join, label, options, training_name
 from ddpm.errors import InputError
 from ddpm.page import write_page
 from ddpm.report import render
@@ -17,6 +17,7 @@ from ddpm.tracking.finished import artifact, curves
 
 MAX_PROTOCOLS = 6  # with a section of their own; the file of numbers has all
 MAX_TABLES = 8  # per protocol
+MAX_LINES = 60  # of the other scores
 MAX_PANELS = 4  # figures by sampling steps, a model each
 MAX_ROWS = 24  # settings whose pictures are fetched
 NAME = "comparison"
@@ -91,29 +92,42 @@ def _section(group: pd.DataFrame, number: int, pictures: Path) -> dict[str, Any]
         "floor": span(floors.min(), floors.max()) if len(floors) else None,
         "differing": [escape(name.removeprefix("params.")) for name in differing],
         "tables": [
-            _table(table, differing, f"protocol{number}-table{index}", pictures)
+            _table(table, differing, f"protocol{number}-epochs{index}.png", pictures)
             for index, table in enumerate(split[:MAX_TABLES], 1)
         ],
         "more_tables": max(0, len(split) - MAX_TABLES),
+        "others": other_scores(pd.concat(split).head(MAX_LINES), differing),
+        "more_others": max(0, len(all_cells) - MAX_LINES),
+        "hours": _by_hours(split, differing, f"protocol{number}-hours.png", pictures),
         "steps": _by_steps(all_cells, differing, f"protocol{number}", pictures),
         "seeds": _same_seeds(group, differing, f"protocol{number}", pictures),
     }
 
 
-def _table(table: pd.DataFrame, differing: list[str], prefix: str, pictures: Path) -> dict[str, Any]:
-    by_epochs, by_hours = f"{prefix}-epochs.png", f"{prefix}-hours.png"
+def _table(table: pd.DataFrame, differing: list[str], name: str, pictures: Path) -> dict[str, Any]:
+    quick = _quick(table)
     return {
         "title": escape(label(table.to_dict("records")[0], differing)),
         "fid": fid_table(table),
-        "others": other_scores(table),
-        "by_epochs": plots.save_by_epochs(table, _quick(table), pictures / by_epochs) and f"{NAME}/{by_epochs}",
-        "by_hours": plots.save_by_hours(table, pictures / by_hours) and f"{NAME}/{by_hours}",
+        "picture": plots.save_by_epochs(table, quick, pictures / name) and f"{NAME}/{name}",
+        "quick": bool(quick),
     }
+
+
+def _by_hours(split: list[pd.DataFrame], differing: list[str], name: str, pictures: Path) -> dict[str, Any] | None:
+    """The figure by hours, of all models that were sampled in the way in which most of them were."""
+    ways: dict[str, list[pd.DataFrame]] = {}
+    for table in split:
+        way = label(table.to_dict("records")[0], [name for name in differing if name.startswith("params.sample.")])
+        ways.setdefault(way, []).append(table)
+    most = max(ways, key=lambda way: sum(map(len, ways[way])))
+    drawn = plots.save_by_hours(pd.concat(ways[most]), pictures / name)
+    return {"title": escape(most), "picture": f"{NAME}/{name}"} if drawn else None
 
 
 def _quick(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The quick scores of the longest training of each schedule, where there are any."""
-    if len(table) < 2:
+    if table["epochs"].nunique() < 2:
         return {}
     longest = table.sort_values("epochs").groupby("schedule").tail(1)
     found = {

@@ -19,6 +19,14 @@ APART = {
 APART_GROUPS = ("params.data.", "params.fid.", "params.tracking.")
 HOLDOUT = "params.data.holdout"  # the one parameter of the data that their checksum does not tell
 
+# Parameters and tags that a comparison asks for.
+TOLD = [
+    *(f"params.{name}" for name in ("schedule", "epochs", "seed", "data.holdout", "fid.reference", "sample.n")),
+    *SAMPLER,
+    *(f"tags.{name}" for name in ("weights.sha256", "data.sha256", "device")),
+]
+SECONDS = "metrics.seconds/train"
+
 
 def tidy(runs: pd.DataFrame) -> pd.DataFrame:
     """Name what a comparison asks for, of the runs that tell all of it.
@@ -30,7 +38,8 @@ def tidy(runs: pd.DataFrame) -> pd.DataFrame:
         Its columns and those of PROTOCOL; schedule, epochs, seed, steps; of each score s of SCORES s, s_low, s_high and
         s_floor; hours (of training) and device. Scores, hours, epochs and steps are numbers, NaN where unknown.
     """
-    named = runs.reindex(columns=runs.columns.union(_sources(), sort=False)).copy()
+    named = runs.reindex(columns=runs.columns.union([*TOLD, SECONDS], sort=False)).copy()
+    named[TOLD] = named[TOLD].astype("string")  # a column that no run has would be one of numbers
     for column in ("schedule", "seed"):
         named[column] = named[f"params.{column}"]
     named["epochs"] = pd.to_numeric(named["params.epochs"], errors="coerce")
@@ -44,7 +53,7 @@ def tidy(runs: pd.DataFrame) -> pd.DataFrame:
     for score in SCORES:
         for name in _parts(score):
             named[name] = [run.get(f"metrics.{run['extractor']}/{name}", np.nan) for run in records]
-    named["hours"] = named["metrics.seconds/train"].astype(float) / 3600
+    named["hours"] = named[SECONDS].astype(float) / 3600
     named["device"] = named["tags.device"].fillna("unknown device")
     named = named.dropna(subset=[*PROTOCOL, *AXES, "seed", "fid"])
     return named.astype({"epochs": int, "samples": int})
@@ -86,7 +95,7 @@ def cells(group: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, object] = dict(zip(by, values, strict=True)) | {"seeds": len(same)}
         for score in SCORES:
             row |= _over_seeds(same, score)
-        row |= {"hours": same["hours"].mean(), "device": ", ".join(sorted(set(same["device"])))}
+        row |= {"hours": same["hours"].mean(), "device": " and ".join(sorted(set(same["device"])))}
         row |= {name: same.iloc[0][name] for name in ("start_time", "training", "steps")}
         row |= {name: same.iloc[0][name] for name in SAMPLER if name not in by}
         rows.append(row)
@@ -94,10 +103,11 @@ def cells(group: pd.DataFrame) -> pd.DataFrame:
 
 
 def tables(cells: pd.DataFrame, settings: Sequence[str]) -> list[pd.DataFrame]:
-    """Split cells into those that differ in schedule and epochs alone, most cells first, then by newest run."""
+    """Split cells into those that differ in schedule and epochs alone, most cells first, then by sampler and steps."""
+    ordered = cells.sort_values(["params.sample.sampler", "steps"])
     if not settings:
-        return [cells]
-    split = [table for _, table in cells.groupby(list(settings), dropna=False, sort=False)]
+        return [ordered]
+    split = [table for _, table in ordered.groupby(list(settings), dropna=False, sort=False)]
     return sorted(split, key=len, reverse=True)
 
 
@@ -132,18 +142,3 @@ def _over_seeds(runs: pd.DataFrame, score: str) -> dict[str, float]:
 
 def _parts(score: str) -> tuple[str, ...]:
     return score, f"{score}_low", f"{score}_high", f"{score}_floor"
-
-
-def _sources() -> list[str]:
-    params = (
-        "schedule",
-        "epochs",
-        "seed",
-        "data.holdout",
-        "fid.reference",
-        "sample.n",
-        "sample.sampler",
-        "sample.steps",
-    )
-    tags = ("weights.sha256", "data.sha256", "device")
-    return [*(f"params.{name}" for name in params), *(f"tags.{name}" for name in tags), "metrics.seconds/train"]

@@ -1,12 +1,13 @@
 """Numbers and names as Markdown."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from ddpm.comparison.cells import marks
-from ddpm.comparison.names import epochs_name
+from ddpm.comparison.names import epochs_name, join, label, training_name
 
 # What Markdown, or the HTML within it, would take for more than a letter; _ is only one at the edge of a word.
 SPECIAL = re.compile(r"[\\`*\[\]<>|&~$#!]|(?<!\w)_|_(?!\w)")
@@ -34,19 +35,18 @@ def fid_table(cells: pd.DataFrame) -> str:
     return _table(["FID", *map(epochs_name, sorted(set(cells["epochs"])))], rows)
 
 
-def other_scores(cells: pd.DataFrame) -> str:
-    """The scores beside FID and the time of training, a row per schedule and number of epochs."""
+def other_scores(cells: pd.DataFrame, settings: Sequence[str]) -> str:
+    """The scores beside FID and the time of training, a row per cell."""
     known = {name: title for name, title in OTHERS.items() if cells[name].notna().any()}
     rows = [
         [
-            escape(cell["schedule"]),
-            str(cell["epochs"]),
+            escape(join(training_name(cell), label(cell, settings))),
             *(_score(cell, name) for name in known),
-            NOTHING if pd.isna(cell["hours"]) else f"{_hours(cell['hours'])}, {escape(cell['device'])}",
+            NOTHING if pd.isna(cell["hours"]) else f"{_hours(cell['hours'])} on {escape(cell['device'])}",
         ]
-        for cell in _records(cells.sort_values(["schedule", "epochs"]))
+        for cell in _records(cells)
     ]
-    return _table(["schedule", "epochs", *known.values(), "training"], rows)
+    return _table(["run", *known.values(), "training"], rows)
 
 
 def _records(cells: pd.DataFrame) -> list[dict[Any, Any]]:

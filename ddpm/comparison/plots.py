@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image, ImageDraw, ImageFont
 
 from ddpm.figures import default_style, save
 from ddpm.pictures import save_png
 
-SIZE, DPI = (7.2, 4.0), 120
+SIZE, DPI = (6.4, 4.0), 135
 MARKERS = "osD^vP*X"
 GAP = 2  # pixels between the images of a grid, see pictures.grid
 COLUMNS = 8  # of the grid that the sample stage writes
@@ -29,7 +31,7 @@ def save_by_epochs(cells: pd.DataFrame, quick: Mapping[str, pd.DataFrame], path:
         quick: by schedule, columns quick/epoch and quick/fid.
         path: the PNG to write.
     """
-    if len(cells) < 2:
+    if cells["epochs"].nunique() < 2:
         return False
     figure, axes = _figure("epochs")
     for schedule, line in cells.sort_values("epochs").groupby("schedule"):
@@ -37,13 +39,19 @@ def save_by_epochs(cells: pd.DataFrame, quick: Mapping[str, pd.DataFrame], path:
     for schedule, curve in quick.items():
         name, colour = f"{schedule}, quick scores while training", _colour(schedule, cells)
         axes.plot(curve["quick/epoch"], curve["quick/fid"], ":", color=colour, linewidth=1, label=_plain(name))
-    _finish(figure, axes, cells, path)
+    curves = [curve.rename(columns={"quick/fid": "fid"}) for curve in quick.values()]
+    _finish(figure, axes, pd.concat([cells, *curves]), path)
     return True
 
 
 @default_style()
 def save_by_hours(cells: pd.DataFrame, path: Path) -> bool:
-    """Draw FID against hours of training, a colour per schedule, a mark per device; returns whether it could."""
+    """Draw FID against hours of training, a colour per schedule, a mark per device; returns whether it could.
+
+    Args:
+        cells: see `cells.cells`; sampled in one way.
+        path: the PNG to write.
+    """
     known = cells.dropna(subset=["hours"])
     if len(known) < 2:
         return False
@@ -51,7 +59,8 @@ def save_by_hours(cells: pd.DataFrame, path: Path) -> bool:
     devices = sorted(set(known["device"]))
     for (schedule, device), line in known.sort_values("hours").groupby(["schedule", "device"]):
         mark = MARKERS[devices.index(str(device)) % len(MARKERS)]
-        _points(axes, line, "hours", _colour(schedule, cells), f"{schedule}, {device}", mark)
+        _points(axes, line, "hours", _colour(schedule, cells), f"{schedule}, {device}", mark, "")
+    axes.set_xlim(left=0)
     _finish(figure, axes, known, path)
     return True
 
@@ -108,22 +117,30 @@ def _figure(quantity: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _points(axes: Axes, line: pd.DataFrame, x: str, colour: str, name: str, mark: str = "o") -> None:
-    below, above = ((line["fid"] - line["fid_low"]).clip(0), (line["fid_high"] - line["fid"]).clip(0))
-    axes.errorbar(line[x], line["fid"], yerr=[below, above], marker=mark, color=colour, capsize=3, label=_plain(name))
+def _points(axes: Axes, line: pd.DataFrame, x: str, colour: str, name: str, mark: str = "o", style: str = "-") -> None:
+    below, above = (line["fid"] - line["fid_low"]).clip(0), (line["fid_high"] - line["fid"]).clip(0)
+    name = _plain(name)
+    axes.errorbar(line[x], line["fid"], [below, above], fmt=mark + style, color=colour, capsize=3, label=name)
 
 
 def _colour(schedule: object, cells: pd.DataFrame) -> str:
     return f"C{sorted(set(cells['schedule'])).index(str(schedule)) % 10}"
 
 
-def _finish(figure: Figure, axes: Axes, cells: pd.DataFrame, path: Path) -> None:
-    floor = cells["fid_floor"].mean()
+def _finish(figure: Figure, axes: Axes, shown: pd.DataFrame, path: Path) -> None:
+    """Add the floor and the legend, choose the scale, and save; `shown`: columns fid and fid_floor of all points."""
+    if shown["fid"].max() > 4 * shown["fid"].min() > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    floor = shown["fid_floor"].mean()
     if floor > 0:
         axes.axhline(floor, color="gray", linestyle="--", linewidth=1, label="floor: real images as samples")
-    if cells["fid"].max() > 5 * cells["fid"].min() > 0:
-        axes.set_yscale("log")
-    axes.legend(fontsize="small")
+    handles, names = axes.get_legend_handles_labels()
+    # Points before other lines, which matplotlib puts first.
+    order = sorted(range(len(names)), key=lambda index: isinstance(handles[index], Line2D))
+    axes.legend([handles[index] for index in order], [names[index] for index in order], fontsize="small")
     save(figure, path)
 
 

@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds; with one retry, a silent server costs a dozen
     "MLFLOW_DISABLE_TELEMETRY": "true",  # no stage but download uses the network
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # the terminal shows our lines, not migrations and tracebacks of the database
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a bar per file, and the files are small
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
