@@ -48,7 +48,7 @@ def tidy(runs: pd.DataFrame) -> pd.DataFrame:
     named["weights"], named["data"] = named["tags.weights.sha256"], named["tags.data.sha256"]
     # Which images are held out is decided by how many.
     part = named["params.fid.reference"] + " (data.holdout " + named[HOLDOUT] + ")"
-    named["reference"] = part.where(named["params.fid.reference"] != "all", "all")
+    named["reference"] = part.mask((named["params.fid.reference"] == "all").fillna(False), "all")
     records = named.to_dict("records")
     for score in SCORES:
         for name in _parts(score):
@@ -88,17 +88,15 @@ def cells(group: pd.DataFrame) -> pd.DataFrame:
         One row per setting, schedule and number of epochs, newest first: these columns, seeds (how many), the scores
         with their intervals and floors, hours (mean), device, start_time and training of the newest run.
     """
-    runs = newest(group)
     by = [*settings(group), *AXES]
+    kept = [*by, *(name for name in SAMPLER if name not in by), "steps", "start_time", "training"]
+    scores = [name for score in SCORES for name in _parts(score)]
     rows = []
-    for values, same in runs.groupby(by, dropna=False, sort=False):
-        row: dict[str, object] = dict(zip(by, values, strict=True)) | {"seeds": len(same)}
-        for score in SCORES:
-            row |= _over_seeds(same, score)
-        row |= {"hours": same["hours"].mean(), "device": " and ".join(sorted(set(same["device"])))}
-        row |= {name: same.iloc[0][name] for name in ("start_time", "training", "steps")}
-        row |= {name: same.iloc[0][name] for name in SAMPLER if name not in by}
-        rows.append(row)
+    for _, same in newest(group)[[*kept, *scores, "hours", "device"]].groupby(by, dropna=False, sort=False):
+        first = same.to_dict("records")[0]
+        row = {name: first[name] for name in kept} | {"seeds": len(same)}
+        row |= {name: value for score in SCORES for name, value in _over_seeds(same, score).items()}
+        rows.append(row | {"hours": same["hours"].mean(), "device": " and ".join(sorted(set(same["device"])))})
     return pd.DataFrame(rows)
 
 
@@ -133,7 +131,7 @@ def marks(scores: pd.DataFrame) -> list[str]:
 def _over_seeds(runs: pd.DataFrame, score: str) -> dict[str, float]:
     """Mean over seeds and its 95 % interval by Student's t; of a single seed the score's own interval."""
     if len(runs) == 1:
-        return {name: float(runs.iloc[0][name]) for name in _parts(score)}
+        return dict(zip(_parts(score), runs[[*_parts(score)]].to_numpy(float)[0], strict=True))
     values = runs[score].to_numpy(float)
     mean, half = values.mean(), stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     low = mean - half if score == "kid" else max(0.0, mean - half)  # an unbiased KID may be negative, the others cannot

@@ -10,7 +10,7 @@ from ddpm.comparison.cells import marks
 from ddpm.comparison.names import epochs_name, join, label, training_name
 
 # What Markdown, or the HTML within it, would take for more than a letter; _ is only one at the edge of a word.
-SPECIAL = re.compile(r"[\\`*\[\]<>|&~$#!]|(?<!\w)_|_(?!\w)")
+SPECIAL = re.compile(r"[\\`*\[\]<>|&~$#!]|(?<![^\W_])_|_(?![^\W_])")
 MARKS = {"best": "**{}**", "tied": "≈ {}", "": "{}"}
 NOTHING = "–"
 OTHERS = {"kid": "KID × 1000", "precision": "precision", "recall": "recall", "memorisation": "memorisation"}
