@@ -8,7 +8,7 @@ from ddpm.paths import REPORTS
 
 HELP = "compare the scores of all finished runs: tables, figures and pictures in reports/comparison.html"
 EXAMPLE = """example:
-  python -m ddpm compare --filter "params.`train.lr` = '0.0002' and tags.device LIKE '%H100%'\""""
+  python -m ddpm compare --filter 'params."train.lr" = "0.0002" and tags.device LIKE "%H100%"'"""
 
 
 def add_parser(commands: Any) -> None:
@@ -44,11 +44,15 @@ def compare(arguments: argparse.Namespace) -> None:
     # Imported here, because pandas, matplotlib and MLflow take seconds, which --help should not.
     from ddpm.comparison import write_comparison
     from ddpm.config import load_config
-    from ddpm.errors import InputError
+    from ddpm.errors import InputError, is_disk_full
     from ddpm.tracking.finished import scored_runs
 
-    if arguments.out.exists() and not arguments.out.is_dir():
-        raise InputError(f"--out: {arguments.out} is a file; name a folder")
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise InputError(f"--out: {arguments.out} cannot be made ({error.strerror}); name another folder") from None
     experiment = arguments.experiment or load_config().tracking.experiment
     runs = scored_runs(experiment, arguments.condition)
     files = write_comparison(runs, arguments.out, experiment, arguments.condition)

@@ -115,7 +115,7 @@ def _chosen(client: "MlflowClient", experiment_id: str, condition: str) -> set[s
     except Exception as error:  # not the store's fault, which has just answered
         raise InputError(
             f"--filter: MLflow does not understand {condition!r} ({reason(error)}); "
-            "an example: \"params.schedule = 'cosine' and tags.device LIKE '%H100%'\""
+            'an example: \'params.schedule = "cosine" and tags.device LIKE "%H100%"\''
         ) from None
 
 
