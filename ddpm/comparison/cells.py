@@ -101,7 +101,7 @@ def cells(group: pd.DataFrame) -> pd.DataFrame:
 
 
 def tables(cells: pd.DataFrame, settings: Sequence[str]) -> list[pd.DataFrame]:
-    """Split cells into those that differ in schedule and epochs alone, most cells first, then by sampler, steps and the others."""
+    """Split cells into those that differ in schedule and epochs alone, most cells first, then by their settings."""
     others = [name for name in settings if name not in SAMPLER]
     ordered = cells.sort_values(["params.sample.sampler", "steps", *others, *AXES])
     if not settings:
