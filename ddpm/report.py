@@ -9,6 +9,8 @@ import jinja2
 from ddpm.progress import duration
 
 TEMPLATES = Path(__file__).parent / "templates"
+# What Markdown, or the HTML within it, would take for more than a letter; _ is only one at the edge of a word.
+SPECIAL = re.compile(r"[\\`*\[\]<>|&~$#!]|(?<![^\W_])_|_(?![^\W_])")
 
 EXTRACTOR_NOTES = {
     "inception": "The features are those of `pytorch-fid`: the scores can be compared with published ones that use the "
@@ -36,6 +38,6 @@ def render(context: Mapping[str, object], template: str = "fid.md.j2") -> str:
     return environment.get_template(template).render(context, extractor_notes=EXTRACTOR_NOTES)
 
 
-def plain(name: str) -> str:
-    """Escape a name that a user has given, so that Markdown shows it as it is, in a table as well."""
-    return re.sub(r"([\\`*_\[\]<>|&~$#!])", r"\\\1", " ".join(name.split()))
+def plain(name: object) -> str:
+    """Escape what a user has named, so that Markdown shows it as it is on one line, in a table as well."""
+    return SPECIAL.sub(r"\\\g<0>", " ".join(str(name).split()))

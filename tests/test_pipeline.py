@@ -153,7 +153,7 @@ def test_nothing_is_done_twice(reproduced):
 
 def test_one_finished_run_holds_parameters_curves_scores_and_artifacts(reproduced):
     (run,) = runs(reproduced)
-    assert run.info.status == "FINISHED" and run.info.run_name == "linear · 2 epochs"
+    assert run.info.status == "FINISHED" and run.info.run_name == "linear · 2 epochs · ddim 3"
     assert {name: run.data.params[name] for name in ("schedule", "epochs", "sample.steps")} == {
         "schedule": "linear",
         "epochs": "2",

@@ -125,6 +125,21 @@ def test_a_resumed_training_goes_on_in_its_run_without_repeating_a_point(reposit
     assert [run.info.status for run in runs(repository, config)] == ["FINISHED", "FINISHED"]
 
 
+def test_a_training_is_called_by_its_sampler_too_once_it_is_scored(repository: Path, config: Config) -> None:
+    train(config)
+    assert runs(repository, config)[0].info.run_name == "linear · 700 epochs"
+    score(changed(config, "sample", sampler="dpmpp_2m", steps=20), fid=10.0)
+    (run,) = runs(repository, config)
+    assert run.info.run_name == "linear · 700 epochs · dpmpp_2m 20"
+
+
+def test_a_name_that_somebody_gave_a_run_stays(repository: Path, config: Config) -> None:
+    train(config)
+    client(repository).update_run(runs(repository, config)[0].info.run_id, name="mine")
+    score(config, fid=10.0)
+    assert [run.info.run_name for run in runs(repository, config)] == ["mine"]
+
+
 def test_scores_join_the_training_without_touching_its_end(repository: Path, config: Config) -> None:
     train(config)
     (before,) = runs(repository, config)
@@ -160,7 +175,7 @@ def test_other_sampler_settings_get_one_child_run(repository: Path, config: Conf
     child, parent = runs(repository, config)
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.data.tags["pipeline.key"] == TRAIN
-    assert child.info.run_name == "linear · 700 epochs · ddpm 1000 steps"
+    assert child.info.run_name == "linear · 700 epochs · ddpm 1000"
     assert child.info.status == parent.info.status == "FINISHED"
     assert (child.data.metrics["fid"], parent.data.metrics["fid"]) == (7.0, 11.0)
     assert (child.data.params["sample.steps"], parent.data.params["sample.steps"]) == ("1000", "100")
@@ -190,6 +205,7 @@ def test_an_unknown_training_gets_a_run_of_its_own(
     (run,) = runs(repository, config)
     assert run.info.run_id == failed.info.run_id
     assert run.info.status == "FINISHED"
+    assert run.info.run_name == "linear · 700 epochs · ddim 100"
     assert run.data.params["epochs"] == "700"
     assert run.data.params["sample.steps"] == "100"
 

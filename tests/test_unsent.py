@@ -53,7 +53,7 @@ def check_complete(root: Path, config: Config) -> None:
     """The one run has all that `record` tracked."""
     (run,) = runs(root, config)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "linear · 700 epochs"
+    assert run.info.run_name.startswith("linear · 700 epochs")
     assert run.data.params["train.lr"] == "0.0002"
     assert run.data.tags["device"] == "CPU" and run.data.tags["pipeline.key"] == TRAIN
     for name, value in (("loss", lambda step: 1 / step), ("lr", lambda step: 0.1)):

@@ -147,7 +147,7 @@ def _work(config: Config, stage: str, key: str, resumed: bool) -> Work:
         stage=stage,
         key=key,
         resumed=resumed,
-        names=(name, f"{name} · {config.sample.sampler} {config.sample.steps} steps"),
+        names=(name, f"{name} · {config.sample.sampler} {config.sample.steps}"),
         training=_params(config, TRAINING),
         scoring=_params(config, SCORING),
         tags=origin(),

@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds; with one retry, a silent server costs a dozen
     "MLFLOW_DISABLE_TELEMETRY": "true",  # no stage but download uses the network
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # the terminal shows our lines, not migrations and tracebacks of the database
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a bar per file, and the files are small
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
@@ -159,7 +160,7 @@ class Store:
             print(
                 "MLflow has no run of this training (restored from DVC's cache, or made elsewhere): opening a new one"
             )
-            return self._open(work, work.names[0], work.training | work.scoring)
+            return self._open(work, work.names[1], work.training | work.scoring)
 
         # A finished attempt is the one whose model is scored; failed ones may have come after it.
         training = max(trainings, key=lambda run: (run.info.status == "FINISHED", run.info.start_time))
@@ -177,6 +178,8 @@ class Store:
         # MLflow refuses a second value of a parameter, and batch sizes may have changed.
         new = {name: value for name, value in work.scoring.items() if name not in run.data.params}
         self._log(run.info.run_id, params=new)
+        if run.info.run_name == work.names[0]:  # else it has its full name, or one that somebody gave it
+            self.client.update_run(run.info.run_id, name=work.names[1])
         if run.data.tags.get(OPENED_BY) == "score" and run.info.status != "FINISHED":
             return self._reopen(run, work)
         return Claim(run.info.run_id, opened=False)

@@ -1,0 +1,198 @@
+"""Which runs are compared, what is marked as the best, and what becomes of names and pictures."""
+
+import html
+
+import numpy as np
+import pandas as pd
+import pytest
+from markdown_it import MarkdownIt
+from PIL import Image
+
+from ddpm.comparison import plots
+from ddpm.comparison.cells import cells, marks, newest, protocols, settings, tables, tidy
+from ddpm.comparison.markdown import fid_table
+from ddpm.comparison.names import label
+from ddpm.pictures import grid, save_png
+from ddpm.report import plain
+
+PROTOCOL = {
+    "extractor": "inception",
+    "tags.weights.sha256": "b" * 64,
+    "tags.data.sha256": "d" * 64,
+    "params.fid.reference": "all",
+    "params.sample.n": "10000",
+}
+
+
+def scored(*runs: dict[str, object]) -> pd.DataFrame:
+    """Runs as `scored_runs` gives them, newest first, with these columns instead of the usual ones."""
+    rows = []
+    for number, changes in enumerate(runs):
+        run = PROTOCOL | {
+            "run_id": f"run {number}",
+            "training": f"run {number}",
+            "start_time": pd.Timestamp("2026-01-01", tz="UTC") - pd.Timedelta(minutes=number),
+            "params.schedule": "linear",
+            "params.epochs": "300",
+            "params.seed": "0",
+            "params.data.holdout": "0.1",
+            "params.sample.sampler": "ddim",
+            "params.sample.steps": "100",
+            "params.train.lr": "0.0002",
+            "tags.device": "CPU",
+            "metrics.seconds/train": 1800.0,
+        }
+        run |= changes
+        fid = run.pop("fid", 10.0)
+        value, low, high = fid if isinstance(fid, tuple) else (fid, fid - 1, fid + 1)
+        name = f"metrics.{run['extractor']}/fid"
+        rows.append(run | {name: value, f"{name}_low": low, f"{name}_high": high})
+    return tidy(pd.DataFrame(rows))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"extractor": "efficientnet_lite0"},
+        {"tags.weights.sha256": "c" * 64},
+        {"tags.data.sha256": "e" * 64},
+        {"params.fid.reference": "heldout"},
+        {"params.sample.n": "9999"},
+    ],
+)
+def test_runs_of_different_protocols_never_meet(other: dict[str, object]) -> None:
+    found = protocols(scored({}, other, {"params.epochs": "700"}))
+    assert [list(group["run_id"]) for group in found] == [["run 0", "run 2"], ["run 1"]]
+
+
+def test_a_held_out_part_of_another_size_is_another_reference() -> None:
+    smaller = {"params.data.holdout": "0.2"}
+    heldout = {"params.fid.reference": "heldout"}
+    assert len(protocols(scored(heldout, heldout | smaller))) == 2
+    (group,) = protocols(scored({}, smaller))  # all real images are the same ones
+    assert len(tables(cells(group), settings(group))) == 2  # but fewer of them trained the model
+
+
+@pytest.mark.parametrize("missing", [*list(PROTOCOL)[1:], "params.schedule", "params.epochs"])
+def test_a_run_that_does_not_tell_its_protocol_is_left_out(missing: str) -> None:
+    assert list(scored({}, {missing: None})["run_id"]) == ["run 0"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([(10, 9, 11), (13, 12, 14), (20, 19, 21)], ["best", "", ""]),
+        ([(13, 12, 14), (10, 9, 11), (11.5, 10.9, 12.1)], ["", "tied", "tied"]),  # the third overlaps both others
+        ([(10, 9, 11), (12, 11, 13)], ["tied", "tied"]),  # they touch
+        ([(10, 9, 11), (30, 8, 60)], ["tied", "tied"]),  # a wide interval reaches below the best
+        ([(10, np.nan, np.nan), (30, 29, 31)], ["tied", "tied"]),  # nothing is known of its chance
+        ([(10, 9, 11), (30, np.nan, np.nan), (40, 39, 41)], ["tied", "tied", ""]),
+        ([(10, 9, 11)], [""]),
+    ],
+)
+def test_the_best_is_marked_only_where_the_intervals_allow(
+    scores: list[tuple[float, float, float]], expected: list[str]
+) -> None:
+    assert marks(pd.DataFrame(scores, columns=["fid", "fid_low", "fid_high"])) == expected
+
+
+def test_the_table_shows_the_mark_of_each_cell_and_gaps() -> None:
+    runs = scored(
+        {"fid": (10, 9, 11), "params.schedule": "cosine"},
+        {"fid": (13, 12, 14)},
+        {"fid": (20, 19, 21), "params.epochs": "1000"},
+    )
+    assert fid_table(cells(runs)).splitlines() == [
+        "| FID | 300 epochs | 1000 epochs |",
+        "| --- | --- | --- |",
+        "| cosine | **10.00 (9.00 to 11.00)** | – |",
+        "| linear | 13.00 (12.00 to 14.00) | 20.00 (19.00 to 21.00) |",
+    ]
+
+
+def test_seeds_are_averaged_with_the_spread_between_them() -> None:
+    fids = (10.0, 12.0, 14.0)
+    runs = scored(*({"fid": (fid, fid - 0.1, fid + 0.1), "params.seed": str(seed)} for seed, fid in enumerate(fids)))
+    (cell,) = cells(runs).to_dict("records")
+    half = 4.302652729911275 * 2 / 3**0.5  # t(0.975) with 2 degrees of freedom; standard deviation 2
+    assert cell["seeds"] == 3
+    assert [cell[name] for name in ("fid", "fid_low", "fid_high")] == pytest.approx([12, 12 - half, 12 + half])
+    assert "12.00 (7.03 to 16.97), 3 seeds" in fid_table(cells(runs))
+
+
+def test_a_repetition_is_no_further_seed_and_the_newest_counts() -> None:
+    runs = scored({"fid": 10.0}, {"fid": 12.0}, {"fid": 14.0, "params.seed": "1"})
+    assert set(newest(runs)["run_id"]) == {"run 0", "run 2"}
+    (cell,) = cells(runs).to_dict("records")
+    assert (cell["seeds"], cell["fid"]) == (2, 12.0)
+
+
+def test_each_setting_has_a_table_of_its_own_and_says_what_differs() -> None:
+    lrs = [{"params.train.lr": lr} for lr in ("0.001", None)]
+    runs = scored({}, {"params.epochs": "700"}, {"params.sample.steps": "20"}, *lrs)
+    split = tables(cells(runs), settings(runs))
+    assert settings(runs) == ["params.sample.steps", "params.train.lr"]
+    assert [len(table) for table in split] == [2, 1, 1, 1]
+    assert {label(table.to_dict("records")[0], settings(runs)) for table in split} == {
+        "ddim 100 · train.lr 0.0002",
+        "ddim 100 · train.lr 0.001",
+        "ddim 100 · train.lr not recorded",
+        "ddim 20 · train.lr 0.0002",
+    }
+
+
+def test_what_decides_no_score_splits_no_table() -> None:
+    names = ("device", "fid.batch_size", "fid.every", "sample.batch_size", "tracking.experiment", "train.log_every")
+    runs = scored({"params.seed": "1"}, {f"params.{name}": "another" for name in names})
+    assert settings(runs) == [] and len(cells(runs)) == 1
+
+
+HOSTILE = [
+    "a | b",
+    "<script>alert(1)</script>",
+    "*bold* _it_ `code` ~~no~~ **",
+    "[link](javascript:alert(1)) ![x](y)",
+    "line\n\n# heading\n| --- |",
+    "\\| \\` &lt; &amp; $x$",
+    "dpmpp_2m __init__ _",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_are_shown_as_they_are(name: str) -> None:
+    text = plain(name)
+    parser = MarkdownIt("gfm-like", {"html": True, "linkify": False})
+    shown = html.escape(" ".join(name.split()), quote=True)
+    for markdown, expected in (
+        (f"Of {text}.", f"<p>Of {shown}.</p>"),
+        (f"### At {text}", f"<h3>At {shown}</h3>"),
+        (f"| a | b |\n|---|---|\n| {text} | end |", f"<td>{shown}</td>\n<td>end</td>"),
+    ):
+        assert expected.replace("&#x27;", "'") in parser.render(markdown)
+
+
+def test_the_same_seeds_stand_below_each_other_pixel_by_pixel(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for name in ("cosine", "linear"):
+        images = rng.integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)
+        save_png(grid(images, columns=8), tmp_path / f"{name}.png")
+        rows.append((name, tmp_path / f"{name}.png"))
+    plots.save_same_seeds(rows, tmp_path / "rows.png")
+    picture = np.array(Image.open(tmp_path / "rows.png"))
+    for index, (_, path) in enumerate(rows):
+        top = index * (16 + plots.TEXT + 2 * plots.MARGIN) + plots.TEXT + 2 * plots.MARGIN
+        strip = picture[top : top + 16, plots.MARGIN : plots.MARGIN + 8 * 18 - 2]
+        assert np.array_equal(strip, np.array(Image.open(path))[:16])
+
+
+def test_figures_want_two_points(tmp_path) -> None:
+    one = cells(scored({}))
+    same_epochs = cells(scored({}, {"params.schedule": "cosine"}))
+    assert not plots.save_by_epochs(one, {}, tmp_path / "a.png")
+    assert not plots.save_by_epochs(same_epochs, {}, tmp_path / "a.png")
+    assert not plots.save_by_hours(one, tmp_path / "a.png")
+    unknown = cells(scored({}, {"params.epochs": "9", "metrics.seconds/train": None}))
+    assert not plots.save_by_hours(unknown, tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+    assert plots.save_by_hours(same_epochs, tmp_path / "hours.png") and (tmp_path / "hours.png").exists()
