@@ -62,7 +62,8 @@ def describe(device: torch.device) -> str:
     """Name the device for people, such as "NVIDIA H100 80GB HBM3" or "CPU, 8 threads"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads != 1)}"
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
