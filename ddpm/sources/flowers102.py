@@ -41,7 +41,8 @@ class Flowers102:
 
         files = dict(Official._file_dict.values())
         return [
-            Remote(name, Official._download_url_prefix + name, "md5", files[name]) for name in (ARCHIVE, LABELS, SPLITS)
+            Remote(name, (Official._download_url_prefix + name,), "md5", files[name])
+            for name in (ARCHIVE, LABELS, SPLITS)
         ]
 
     def fetch(self) -> None:
