@@ -24,6 +24,9 @@ from ddpm.errors import InputError
 
 MAX_BATCH = 100_000  # far above any use
 
+_shortened = reprlib.Repr()
+_shortened.maxlevel = 1  # a few lines of YAML can hold a billion nested values
+
 
 def _number(value: Any) -> Any:
     """Refuse true and false, which pydantic would read as 1 and 0; take 1e4, which YAML reads as text, for a number."""
@@ -270,14 +273,14 @@ def flatten(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _sentence(fault: Any, kind: type[BaseModel]) -> str:
-    key, found = ".".join(map(str, fault["loc"])), reprlib.repr(fault["input"])
+    key, found = ".".join(map(str, fault["loc"])), _shortened.repr(fault["input"])
     match fault["type"]:
         case "value_error":  # written by hand above, complete
             return str(fault["ctx"]["error"])
         case "extra_forbidden" | "invalid_key":
-            return f"{key}: unknown key{_nearest(fault['loc'], kind)}"
+            return f"{key}: unknown key{_nearest(fault['loc']) if kind is Config else ''}"
         case "missing":
-            return f"{key}: missing; give it a value as in the committed params.yaml"
+            return f"{key}: missing{'; give it a value as in the committed params.yaml' if kind is Config else ''}"
         case "literal_error":
             return f"{key}: found {found}, choose {fault['ctx']['expected']}"
         case "model_type":
@@ -286,9 +289,9 @@ def _sentence(fault: Any, kind: type[BaseModel]) -> str:
     return f"{key}: found {found}; {message.replace('input should', 'it should')}"
 
 
-def _nearest(location: tuple[int | str, ...], kind: type[BaseModel]) -> str:
+def _nearest(location: tuple[int | str, ...]) -> str:
     """Suggest the known key that a mistyped one probably meant."""
-    group: Any = kind
+    group: Any = Config
     for part in location[:-1]:
         group = group.model_fields[part].annotation
     nearest = difflib.get_close_matches(str(location[-1]), group.model_fields, n=1)

@@ -156,8 +156,8 @@ def _fetch(url: str, stream: IO[bytes], remote: Remote) -> None:
         if not before:
             page = "; that is a web page, perhaps of a login: open it in a browser" if kind == "text/html" else ""
             raise OSError(
-                f"the {size} bytes received are not {remote.name} ({remote.algorithm} is {found}, "
-                f"expected {remote.digest}){page}"
+                f"the {size} bytes received are not {remote.name} ({remote.algorithm} is {found[:12]}…, "
+                f"expected {remote.digest[:12]}…){page}"
             )
 
 

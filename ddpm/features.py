@@ -66,13 +66,12 @@ def weights_file(extractor: str, folder: Path = WEIGHTS) -> Path:
     record_file = folder / "weights.json"
     try:
         record = json.loads(record_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found, file = record["extractor"], folder / record["file"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{record_file}: cannot be read ({error}); run `dvc repro download`") from None
-    if record["extractor"] != extractor:
-        raise InputError(
-            f"{record_file}: is for the extractor {record['extractor']}, not {extractor}; run `dvc repro download`"
-        )
-    return folder / record["file"]
+    if found != extractor:
+        raise InputError(f"{record_file}: is for the extractor {found}, not {extractor}; run `dvc repro download`")
+    return file
 
 
 def load_extractor(name: str, weights: Path, device: torch.device) -> nn.Module:

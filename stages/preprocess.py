@@ -9,7 +9,7 @@ from stages import run
 def main(config: Config) -> None:
     """Write data/processed and reports/data."""
     source = sources.make(config.data, RAW)
-    packed = preprocess.pack(source, config.data.image_size)
+    packed = preprocess.pack(source, config.data.image_size, skip_bad=config.data.on_bad_image == "skip")
     packed.save(PROCESSED)
     data_plots.save_all(packed, REPORTS / "data")
 

@@ -103,7 +103,7 @@ def web(workspace, tmp_path, monkeypatch):
 def point_to(address, weights_name, monkeypatch):
     monkeypatch.setattr(Official, "_download_url_prefix", address)
     monkeypatch.setattr(pytorch_fid.inception, "FID_WEIGHTS_URL", address + weights_name)
-    monkeypatch.setattr(weights, "INCEPTION_MIRROR", CLOSED + "mirror.pth")
+    monkeypatch.setattr(weights, "INCEPTION_MIRRORS", ())
 
 
 def tree(folder):
