@@ -17,7 +17,7 @@ from ddpm.errors import InputError, is_disk_full
 from ddpm.paths import main_root
 from ddpm.progress import progress_bar
 
-BLOCK = 1 << 20  # bytes read at a time
+BLOCK = 1 << 20  # bytes read at a time, at most
 TIMEOUT = 30  # seconds without a byte after which a server counts as gone
 LIMIT = 2 << 30  # bytes; several times the largest file, so what goes on beyond is none of them
 
@@ -190,7 +190,7 @@ def _receive_once(url: str, stream: IO[bytes], name: str) -> str:
         length = response.headers.get("Content-Length", "")
         total = stream.tell() + int(length) if length.isdecimal() else None
         with progress_bar(total, name, unit="B", unit_scale=True, initial=stream.tell()) as bar:
-            while stream.tell() <= LIMIT and (block := response.read(BLOCK)):
+            while stream.tell() <= LIMIT and (block := response.read1(BLOCK)):
                 stream.write(block)
                 bar.update(len(block))
         if total and stream.tell() < min(total, LIMIT):

@@ -195,8 +195,8 @@ DOWNLOADS = [
         "a file without end",
         without_end,
         (
-            "inception.pth: cannot be downloaded (http://server/inception.pth: the 101000 bytes received are not "
-            "inception.pth (sha256 is d5949e1dd36b…, expected e96760a87768…)); connect to the network and run the"
+            "inception.pth: cannot be downloaded (http://server/inception.pth: the … bytes received are not "
+            "inception.pth (sha256 is …, expected e96760a87768…)); connect to the network and run the"
             " command again, or place by hand into data/downloads: inception.pth (http://server/inception.pth); "
             "`make demo` needs no network"
         ),
