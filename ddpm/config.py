@@ -273,7 +273,7 @@ def flatten(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _sentence(fault: Any, kind: type[BaseModel]) -> str:
-    key, found = ".".join(map(str, fault["loc"])), _shortened.repr(fault["input"])
+    key, found = ".".join(map(_legible, fault["loc"])), _shortened.repr(fault["input"])
     match fault["type"]:
         case "value_error":  # written by hand above, complete
             return str(fault["ctx"]["error"])
@@ -287,6 +287,12 @@ def _sentence(fault: Any, kind: type[BaseModel]) -> str:
             return f"{key}: found {found}, expected `key: value` lines below it; see the committed params.yaml"
     message = fault["msg"][0].lower() + fault["msg"][1:]
     return f"{key}: found {found}; {message.replace('input should', 'it should')}"
+
+
+def _legible(part: int | str) -> str:
+    """Quote what could fill or control a terminal."""
+    text = str(part)
+    return text if text.isprintable() and len(text) <= 40 else _shortened.repr(text)
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:

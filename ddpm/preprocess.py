@@ -29,8 +29,8 @@ CHUNK = 16  # images that travel to a worker together
 AHEAD = 3  # chunks per worker in memory at a time: one at work, and enough that no worker ever waits
 MIN_IMAGES = 4  # with fewer, the scores have no standard error
 
-# Up to twice Pillow's limit is a large photograph; beyond, Pillow refuses it as a decompression bomb.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Of odd metadata, and of large photographs; from twice that size on, Pillow refuses them as decompression bombs.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class Prepared(NamedTuple):

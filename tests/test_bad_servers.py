@@ -206,6 +206,9 @@ def test_an_answer_that_grows_for_ever_is_not_kept(store, monkeypatch):
         while True:
             handler.wfile.write(bytes(1000))
 
-    with serve(claims_a_terabyte) as address, pytest.raises(InputError, match=r"the 5\d{4} bytes received are not file"):
+    with (
+        serve(claims_a_terabyte) as address,
+        pytest.raises(InputError, match=r"the 5\d{4} bytes received are not file"),
+    ):
         ensure([remote(address)])
     assert names(store) == []

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -117,8 +118,8 @@ class Folder:
                 f"data.path: {self.path} holds no image; put files there that end in {' '.join(EXTENSIONS)}"
             )
         for name in ids:
-            # Control characters and bytes that are not UTF-8 would not survive a CSV file.
-            if any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in name):
+            # Control characters, and bytes that are not UTF-8, would not survive a CSV file, or act on a terminal.
+            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
                 raise InputError(
                     f"data.path: {self.path} holds {name!a}; rename it without control characters, in UTF-8"
                 )
