@@ -155,6 +155,7 @@ PICTURES = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore")  # of Pillow, about metadata; `preprocess` does likewise
 @fuzzed
 @given(st.sampled_from(PICTURES), edits)
 def test_any_image(work, picture, changes):

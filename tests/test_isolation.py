@@ -88,7 +88,8 @@ def test_the_report_leads_to_the_list_of_what_was_skipped(root):
     ("changes", "sentence"),
     [
         (["schedule=bogus"], "schedule: found 'bogus', choose 'linear', 'cosine' or 'sigmoid'"),
-        (["epochs=3", "sample.steps=2000"], "sample.steps: 2000 is more than diffusion.timesteps"),  # a fault of a later stage
+        # Of stages that would come later.
+        (["epochs=3", "sample.steps=2000"], "sample.steps: 2000 is more than diffusion.timesteps"),
         (["seed=5", "fid.extractor=vgg"], "fid.extractor: found 'vgg'"),
     ],
 )
