@@ -23,7 +23,6 @@ from pydantic_core import PydanticCustomError
 from ddpm.errors import InputError
 
 MAX_BATCH = 100_000  # far above any use
-
 _shortened = reprlib.Repr()
 _shortened.maxlevel = 1  # a few lines of YAML can hold a billion nested values
 
@@ -32,9 +31,8 @@ def _number(value: Any) -> Any:
     """Refuse true and false, which pydantic would read as 1 and 0; take 1e4, which YAML reads as text, for a number."""
     if isinstance(value, bool):
         raise PydanticCustomError("truth_value", "it should be a number")
-    if isinstance(value, str) and "e" in value.lower():
-        with suppress(ValueError):
-            return float(value)
+    with suppress(ValueError):
+        return float(value) if isinstance(value, str) and "e" in value.lower() else value
     return value
 
 
@@ -118,8 +116,7 @@ class ModelConfig(_Group):
             ValueError: in a sentence that begins with the parameter.
         """
         sides = self.resolutions(image_size)
-        # On a single pixel, group normalisation would leave nothing of the image.
-        if sides[-1] < 2:
+        if sides[-1] < 2:  # on a single pixel, group normalisation would leave nothing of the image
             raise ValueError(
                 f"model.channel_mults: {len(sides)} resolutions do not fit images of {image_size} pixels; "
                 f"shorten the list to at most {image_size.bit_length() - 1} entries"
@@ -132,8 +129,7 @@ class ModelConfig(_Group):
             attends = side in self.attention or (self.attention and side == sides[-1])
             if attends and channels > head and channels % head:
                 raise ValueError(
-                    f"model.head_channels: {head} does not divide the {channels} channels at {side} pixels; "
-                    "choose a divisor of that"
+                    f"model.head_channels: {head} is no divisor of the {channels} channels at {side} pixels; choose one"
                 )
 
 

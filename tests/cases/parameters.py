@@ -232,10 +232,7 @@ PARAMETERS = [
     Case(
         "`model.head_channels: 48`",
         with_values(model__head_channels=48),
-        (
-            "params.yaml: model.head_channels: 48 does not divide the 256 channels at 16 pixels; choose a divisor"
-            " of that"
-        ),
+        ("params.yaml: model.head_channels: 48 is no divisor of the 256 channels at 16 pixels; choose one"),
     ),
     Case(
         "five `model.channel_mults` for 16 pixels",
