@@ -192,7 +192,8 @@ MODELS = [
         "heads that do not divide the channels",
         config(lambda c: c["model"].update(head_channels=9)),
         (
-            "models/config.json: model.head_channels: 9 is no divisor of the 32 channels at 8 pixels; choose one; the file was edited, or is of a newer version of this program"
+            "models/config.json: model.head_channels: 9 is no divisor of the 32 channels at 8 pixels; choose one; the "
+            "file was edited, or is of a newer version of this program"
         ),
         run=SAMPLE,
     ),
