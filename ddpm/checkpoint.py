@@ -3,9 +3,11 @@
 import fcntl
 import io
 import os
+import pickle
 import shutil
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,14 +34,22 @@ class Checkpoint:
         """Read the newest state, with its tensors on the CPU; None if there is none.
 
         Raises:
-            InputError: the file is damaged.
+            InputError: the file is damaged, or of other work.
         """
         if not self._file.exists():
             return None
         try:
-            return torch.load(self._file, map_location="cpu", weights_only=True)
+            with zipfile.ZipFile(self._file) as archive:
+                if damaged := archive.testzip():  # PyTorch does not compare the checksums that it writes
+                    raise ValueError(f"{damaged} is damaged")
+            content = torch.load(self._file, map_location="cpu", weights_only=True)
+            if content["folder"] != self.folder.name:
+                raise ValueError("it belongs to other work")
+            return content["state"]
         except Exception as error:  # torch raises a dozen unrelated types on damaged files
             reason = (str(error) or type(error).__name__).splitlines()[0]
+            if isinstance(error, pickle.UnpicklingError):  # whose advice is to run the code in it
+                reason = "it holds something else than numbers"
             raise InputError(
                 f"{self._file}: this checkpoint cannot be read ({reason}); delete {self.folder} to start afresh"
             ) from None
@@ -54,7 +64,7 @@ class Checkpoint:
         aside = self._file.with_suffix(".tmp")
         try:
             content = io.BytesIO()  # torch.save into a file that is full leaves an error that hides the reason
-            torch.save(state, content)
+            torch.save({"folder": self.folder.name, "state": state}, content)
             with aside.open("wb") as stream:
                 stream.write(content.getbuffer())
                 stream.flush()

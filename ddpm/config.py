@@ -1,6 +1,8 @@
 """Typed, validated parameters: the one reader of params.yaml."""
 
 import difflib
+import reprlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,12 +23,16 @@ from pydantic_core import PydanticCustomError
 from ddpm.errors import InputError
 
 MAX_BATCH = 100_000  # far above any use
+_shortened = reprlib.Repr()
+_shortened.maxlevel = 1  # a few lines of YAML can hold a billion nested values
 
 
-def _no_truth_value(value: Any) -> Any:
-    """Refuse true and false where a number is meant; pydantic would read them as 1 and 0."""
+def _number(value: Any) -> Any:
+    """Refuse true and false, which pydantic would read as 1 and 0; take 1e4, which YAML reads as text, for a number."""
     if isinstance(value, bool):
         raise PydanticCustomError("truth_value", "it should be a number")
+    with suppress(ValueError):
+        return float(value) if isinstance(value, str) and "e" in value.lower() else value
     return value
 
 
@@ -37,8 +43,8 @@ def _auto_or_batch(value: Any) -> Any:
     raise PydanticCustomError("batch_size", "it should be auto or a whole number from 1 to {max}", {"max": MAX_BATCH})
 
 
-Integer = Annotated[int, BeforeValidator(_no_truth_value)]
-Number = Annotated[float, BeforeValidator(_no_truth_value)]
+Integer = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number)]
 # The upper bounds are far above any use; what lies beyond them is a slip that would end in want of memory.
 Count = Annotated[Integer, Field(ge=1, le=1_000_000_000)]
 Batch = Annotated[Integer, Field(ge=1, le=MAX_BATCH)]
@@ -52,6 +58,7 @@ Sampler = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde"]
 Spacing = Literal["trailing", "uniform", "logsnr"]
 Precision = Literal["auto", "bf16", "fp32"]
 Device = Literal["auto", "cuda", "cpu"]
+ImageSize = Literal[8, 16, 32, 64, 128]
 Extractor = Literal["inception", "efficientnet_lite0"]
 
 
@@ -73,7 +80,8 @@ class DataConfig(_Group):
     source: Literal["flowers102", "folder", "synthetic"]
     path: str | None
     splits: Annotated[list[Literal["train", "val", "test"]], Field(min_length=1)]
-    image_size: Literal[8, 16, 32, 64, 128]
+    image_size: ImageSize
+    on_bad_image: Literal["error", "skip"]
     holdout: Annotated[Number, Field(ge=0, le=0.5)]
     synthetic: SyntheticConfig
 
@@ -100,6 +108,29 @@ class ModelConfig(_Group):
     def resolutions(self, image_size: int) -> list[int]:
         """Image sides in pixels, from the input to the bottom of the U."""
         return [image_size >> level for level in range(len(self.channel_mults))]
+
+    def check(self, image_size: int) -> None:
+        """Check that widths, attention and images go together.
+
+        Raises:
+            ValueError: in a sentence that begins with the parameter.
+        """
+        sides = self.resolutions(image_size)
+        if sides[-1] < 2:  # on a single pixel, group normalisation would leave nothing of the image
+            raise ValueError(
+                f"model.channel_mults: {len(sides)} resolutions do not fit images of {image_size} pixels; "
+                f"shorten the list to at most {image_size.bit_length() - 1} entries"
+            )
+        for side in self.attention:
+            if side not in sides:
+                raise ValueError(f"model.attention: {side} is no resolution of this network; choose from {sides}")
+        for side, mult in zip(sides, self.channel_mults, strict=True):
+            channels, head = self.channels * mult, self.head_channels
+            attends = side in self.attention or (self.attention and side == sides[-1])
+            if attends and channels > head and channels % head:
+                raise ValueError(
+                    f"model.head_channels: {head} is no divisor of the {channels} channels at {side} pixels; choose one"
+                )
 
 
 class DiffusionConfig(_Group):
@@ -135,7 +166,7 @@ class SampleConfig(_Group):
     spacing: Spacing
     eta: Annotated[Number, Field(ge=0, le=1)]
     variance: Literal["small", "large", "learned"]
-    guidance: Annotated[Number, Field(ge=0)]
+    guidance: Annotated[Number, Field(ge=0, le=100)]
     precision: Precision
     batch_size: AutoBatch
 
@@ -175,23 +206,7 @@ class Config(_Group):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        sides = self.model.resolutions(self.data.image_size)
-        # On a single pixel, group normalisation would leave nothing of the image.
-        if sides[-1] < 2:
-            raise ValueError(
-                f"model.channel_mults: {len(sides)} resolutions do not fit images of {self.data.image_size} pixels; "
-                f"shorten the list to at most {self.data.image_size.bit_length() - 1} entries"
-            )
-        for side in self.model.attention:
-            if side not in sides:
-                raise ValueError(f"model.attention: {side} is no resolution of this network; choose from {sides}")
-        for side, mult in zip(sides, self.model.channel_mults, strict=True):
-            channels, head = self.model.channels * mult, self.model.head_channels
-            attends = side in self.model.attention or (self.model.attention and side == sides[-1])
-            if attends and channels > head and channels % head:
-                raise ValueError(
-                    f"model.head_channels: {head} does not divide the {channels} channels at {side} pixels"
-                )
+        self.model.check(self.data.image_size)
         if self.sample.steps > self.diffusion.timesteps:
             raise ValueError(
                 f"sample.steps: {self.sample.steps} is more than diffusion.timesteps ({self.diffusion.timesteps}); "
@@ -223,8 +238,9 @@ def load_config(path: str | Path = "params.yaml") -> Config:
         params = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run this in the root of the repository") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+    except Exception as error:  # PyYAML raises half a dozen unrelated types on texts such as `!!bool x`
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: cannot be read as YAML ({reason}); repair it, or copy it anew with git") from None
     return parse_config(params, str(path))
 
 
@@ -235,11 +251,17 @@ def parse_config(params: Any, where: str = "params.yaml") -> Config:
         InputError: see `load_config`.
     """
     if not isinstance(params, dict):
-        raise InputError(f"{where}: expected `key: value` lines, found {type(params).__name__}")
+        found = "nothing" if params is None else type(params).__name__
+        raise InputError(f"{where}: expected `key: value` lines, found {found}; copy the committed file anew with git")
     try:
         return Config.model_validate(params)
     except ValidationError as error:
-        raise InputError("\n".join(f"{where}: {_sentence(fault)}" for fault in error.errors())) from None
+        raise InputError("\n".join(f"{where}: {fault}" for fault in sentences(error))) from None
+
+
+def sentences(error: ValidationError, kind: type[BaseModel] = Config) -> list[str]:
+    """Say of each fault in what should be a `kind` which key is wrong, what was found and what would be right."""
+    return [_sentence(fault, kind) for fault in error.errors()]
 
 
 def flatten(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -250,20 +272,27 @@ def flatten(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _sentence(fault: Any) -> str:
-    """Say in one sentence what is wrong with which key, and what would be right."""
-    key = ".".join(map(str, fault["loc"]))
+def _sentence(fault: Any, kind: type[BaseModel]) -> str:
+    key, found = ".".join(map(_legible, fault["loc"])), _shortened.repr(fault["input"])
     match fault["type"]:
         case "value_error":  # written by hand above, complete
             return str(fault["ctx"]["error"])
-        case "extra_forbidden":
-            return f"{key}: unknown key{_nearest(fault['loc'])}"
+        case "extra_forbidden" | "invalid_key":
+            return f"{key}: unknown key{_nearest(fault['loc']) if kind is Config else ''}"
         case "missing":
-            return f"{key}: missing; give it a value as in the committed params.yaml"
+            return f"{key}: missing{'; give it a value as in the committed params.yaml' if kind is Config else ''}"
         case "literal_error":
-            return f"{key}: found {fault['input']!r}, choose {fault['ctx']['expected']}"
+            return f"{key}: found {found}, choose {fault['ctx']['expected']}"
+        case "model_type":
+            return f"{key}: found {found}, expected `key: value` lines below it; see the committed params.yaml"
     message = fault["msg"][0].lower() + fault["msg"][1:]
-    return f"{key}: found {fault['input']!r}; {message.replace('input should', 'it should')}"
+    return f"{key}: found {found}; {message.replace('input should', 'it should')}"
+
+
+def _legible(part: int | str) -> str:
+    """Quote what could fill or control a terminal."""
+    text = str(part)
+    return text if text.isprintable() and len(text) <= 40 else _shortened.repr(text)
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:

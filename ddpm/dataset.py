@@ -19,7 +19,8 @@ class PackedImages:
 
     images: (N, H, W, 3) uint8, RGB.
     items: N rows; columns id (str, unique), label (int, 0-based), width and height (int, pixels before preprocessing).
-    summary: what was packed: source, image_size, count, class_names (list), class_counts (list).
+    summary: what was packed: source, image_size, count, class_names (list), class_counts (list),
+        skipped (list of {id, reason}: what could not be read and was left out).
     """
 
     images: np.ndarray
@@ -46,11 +47,20 @@ def load_packed(folder: Path) -> PackedImages:
         images = np.load(folder / "images.npy", mmap_mode="r")
         items = pd.read_csv(folder / "items.csv", dtype={"id": str}, keep_default_na=False)
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: the packed images cannot be read ({error}); run `dvc repro preprocess`") from None
+        labels, classes = items["label"].to_numpy(dtype=np.int64), len(summary["class_names"])
+        if not isinstance(images, np.ndarray):
+            raise ValueError("images.npy is an archive of arrays")
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise InputError(f"{folder}: the packed images cannot be read ({reason}); run `dvc repro preprocess`") from None
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] != 3 or len(images) != len(items):
         raise InputError(
             f"{folder}: {images.dtype} images of shape {images.shape} do not fit {len(items)} rows of items.csv; "
+            "run `dvc repro --force preprocess`"
+        )
+    if len(labels) == 0 or labels.min() < 0 or labels.max() >= classes:
+        raise InputError(
+            f"{folder}: the labels of {len(labels)} images do not fit {classes} classes; "
             "run `dvc repro --force preprocess`"
         )
     return PackedImages(images, items, summary)

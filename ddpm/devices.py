@@ -66,6 +66,13 @@ def describe(device: torch.device) -> str:
     return f"CPU, {threads} thread{'s' * (threads != 1)}"
 
 
+def memory(device: torch.device) -> int:
+    """Bytes of memory that the device has, in use or not."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def memory_format(device: torch.device) -> torch.memory_format:
     """The layout of weights and images that is faster: channels last on the CPU, where it gains a fifth or more."""
     return torch.channels_last if device.type == "cpu" else torch.contiguous_format

@@ -1,31 +1,38 @@
 """Files from the network: fetched once, checked, and kept for every workspace of the repository."""
 
+import fcntl
 import http.client
 import os
 import shutil
+import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from ddpm.checksums import checksum
-from ddpm.errors import InputError
+from ddpm.errors import InputError, is_disk_full
 from ddpm.paths import main_root
 from ddpm.progress import progress_bar
 
-BLOCK = 1 << 20  # bytes read at a time
+BLOCK = 1 << 20  # bytes read at a time, at most
 TIMEOUT = 30  # seconds without a byte after which a server counts as gone
+LIMIT = 2 << 30  # bytes; several times the largest file, so what goes on beyond is none of them
 
 
 @dataclass(frozen=True)
 class Remote:
     """A file on the network and the checksum that it must have.
 
+    urls: where it is, tried in this order.
     algorithm: md5 or sha256.
     digest: hexadecimal, the whole checksum or the start of it.
     """
 
     name: str
-    url: str
+    urls: tuple[str, ...]
     algorithm: str
     digest: str
 
@@ -45,7 +52,7 @@ def verify(path: Path, remote: Remote) -> None:
     if not found.startswith(remote.digest):
         raise InputError(
             f"{path}: {remote.algorithm} is {found}, expected {remote.digest}, so it is not {remote.name} "
-            f"or is damaged; replace it by {remote.url}"
+            f"or is damaged; replace it by {remote.urls[0]}"
         )
 
 
@@ -63,9 +70,11 @@ def ensure(files: list[Remote]) -> None:
         try:
             _download(missing[0])
         except (OSError, http.client.HTTPException) as error:
-            wanted = ", ".join(f"{remote.name} ({remote.url})" for remote in missing)
+            if is_disk_full(error):
+                raise
+            wanted = ", ".join(f"{remote.name} ({remote.urls[0]})" for remote in missing)
             raise InputError(
-                f"{missing[0].url}: cannot be downloaded ({str(error).strip('<>')}); connect to the network, "
+                f"{missing[0].name}: cannot be downloaded ({error}); connect to the network and run the command again, "
                 f"or place by hand into {store()}: {wanted}; `make demo` needs no network"
             ) from None
         del missing[0]
@@ -89,23 +98,101 @@ def place(files: list[Remote], folder: Path) -> None:
 
 
 def _download(remote: Remote) -> None:
-    """Fetch one file into the store, where it appears only when it is complete and right."""
+    """Fetch one file into the store, where it appears only when it is complete and right.
+
+    What a broken connection or a killed process has left is kept, and gone on with.
+
+    Raises:
+        OSError: no address has it; the message has the reason of each.
+    """
     store().mkdir(parents=True, exist_ok=True)
-    # Named by process: two queued experiments may fetch the same file.
-    part = store() / f"{remote.name}.{os.getpid()}.part"
-    request = urllib.request.Request(remote.url, headers={"User-Agent": "flowers-ddpm"})
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response, part.open("wb") as stream:
-            size = int(response.headers.get("Content-Length", 0)) or None
-            with progress_bar(size, remote.name, unit="B", unit_scale=True) as bar:
-                while block := response.read(BLOCK):
-                    stream.write(block)
-                    bar.update(len(block))
-        if not checksum(part, remote.algorithm).startswith(remote.digest):
-            raise InputError(
-                f"{remote.url}: the {part.stat().st_size} bytes received are not {remote.name} ({remote.algorithm} is "
-                f"{checksum(part, remote.algorithm)}, expected {remote.digest}); run the command again"
+    part, reasons = store() / f"{remote.name}.part", []
+    with _alone(part) as stream:
+        try:
+            if (store() / remote.name).exists():  # the process that this one waited for has fetched it
+                return
+            for url in remote.urls:
+                try:
+                    _fetch(url, stream, remote)
+                    part.replace(store() / remote.name)
+                    return
+                except (OSError, http.client.HTTPException) as error:
+                    if is_disk_full(error):
+                        raise
+                    reasons.append(f"{url}: {' '.join(str(error).strip('<>').split()) or type(error).__name__}")
+            raise OSError("; ".join(reasons))
+        finally:
+            if stream.tell() == 0:
+                part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(part: Path) -> Iterator[IO[bytes]]:
+    """Open an unfinished file at its end, for this process alone; another one waits here until it is finished."""
+    while True:
+        with part.open("ab", buffering=0) as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            stream.seek(0, os.SEEK_END)  # the other one may have written since
+            if os.fstat(stream.fileno()).st_nlink:  # else it was given up in the meantime
+                yield stream
+                return
+
+
+def _fetch(url: str, stream: IO[bytes], remote: Remote) -> None:
+    """Append what is missing of the file, and check it; what does not fit what was there before is fetched anew.
+
+    Raises:
+        OSError, http.client.HTTPException: the server sends nothing, nothing more, or another file.
+    """
+    while True:
+        before = stream.tell()
+        kind = _receive(url, stream, remote.name)
+        found = checksum(Path(stream.name), remote.algorithm)
+        if found.startswith(remote.digest):
+            return
+        size = stream.tell()
+        stream.truncate(0)
+        stream.seek(0)
+        if not before:
+            page = "; that is a web page, perhaps of a login: open it in a browser" if kind == "text/html" else ""
+            raise OSError(
+                f"the {size} bytes received are not {remote.name} ({remote.algorithm} is {found[:12]}…, "
+                f"expected {remote.digest[:12]}…){page}"
             )
-        part.replace(store() / remote.name)
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def _receive(url: str, stream: IO[bytes], name: str) -> str:
+    """Append the rest of a file, asking again as long as the server sends more of it; returns its media type."""
+    while True:
+        before = stream.tell()
+        try:
+            return _receive_once(url, stream, name)
+        except (OSError, http.client.HTTPException) as error:
+            if is_disk_full(error) or stream.tell() <= before:
+                raise
+
+
+def _receive_once(url: str, stream: IO[bytes], name: str) -> str:
+    before = stream.tell()
+    request = urllib.request.Request(url, headers={"User-Agent": "flowers-ddpm"})
+    if before:
+        request.add_header("Range", f"bytes={before}-")
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if before and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return ""  # nothing is missing; the checksum will tell
+        raise
+    with response:
+        if before and response.status != http.HTTPStatus.PARTIAL_CONTENT:  # a server that always sends all
+            stream.truncate(0)
+            stream.seek(0)
+        length = response.headers.get("Content-Length", "")
+        total = stream.tell() + int(length) if length.isdecimal() else None
+        with progress_bar(total, name, unit="B", unit_scale=True, initial=stream.tell()) as bar:
+            while stream.tell() <= LIMIT and (block := response.read1(BLOCK)):
+                stream.write(block)
+                bar.update(len(block))
+        if total and stream.tell() < min(total, LIMIT):
+            raise ConnectionError(f"cut off after {stream.tell()} of {total} bytes")
+        return response.headers.get_content_type()

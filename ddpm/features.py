@@ -77,12 +77,11 @@ def weights_record(extractor: str, folder: Path = WEIGHTS) -> dict[str, str]:
     record_file = folder / "weights.json"
     try:
         record = json.loads(record_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found, _ = record["extractor"], record["file"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{record_file}: cannot be read ({error}); run `dvc repro download`") from None
-    if record["extractor"] != extractor:
-        raise InputError(
-            f"{record_file}: is for the extractor {record['extractor']}, not {extractor}; run `dvc repro download`"
-        )
+    if found != extractor:
+        raise InputError(f"{record_file}: is for the extractor {found}, not {extractor}; run `dvc repro download`")
     return record
 
 

@@ -4,14 +4,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ValidationError, model_validator
 from torch import Tensor
 
 from ddpm.class_names import find_class
-from ddpm.config import DiffusionConfig, ModelConfig, Precision
+from ddpm.config import DiffusionConfig, ImageSize, ModelConfig, Precision, Schedule, sentences
 from ddpm.devices import autocast_dtype, choose_device, memory_format
 from ddpm.diffusion import Diffusion
 from ddpm.errors import InputError
@@ -25,6 +26,24 @@ from ddpm.unet import UNet
 # Where `batch_size: auto` begins: on a GPU with more than most can hold, and halved until it fits; on a CPU, where more
 # at a time is not faster, with what needs little memory.
 AUTO_BATCH = {"cuda": 1024, "cpu": 16}
+
+
+class _ModelFile(BaseModel):
+    """What must be right in config.json, see `model_file.save_model`."""
+
+    model: ModelConfig
+    diffusion: DiffusionConfig
+    schedule: Schedule
+    image_size: ImageSize
+    class_names: list[str]
+    class_counts: list[int]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.model.check(self.image_size)
+        if len(self.class_names) != len(self.class_counts) or min(self.class_counts, default=0) < 0:
+            raise ValueError("class_counts: expected a number of images, 0 or more, for each of class_names")
+        return self
 
 
 class DiffusionModel:
@@ -226,17 +245,28 @@ def load_model(folder: str | Path, device: str = "auto") -> DiffusionModel:
     """
     folder = Path(folder)
     weights, config = read_model(folder)
+    if isinstance(config.get("diffusion"), dict):  # models of earlier versions have no variance
+        config["diffusion"].setdefault("variance", "fixed")
     try:
-        num_classes = len(config["class_names"]) if config["model"]["conditional"] else None
+        about = _ModelFile.model_validate(config)
+    except ValidationError as error:
+        fault = sentences(error, _ModelFile)[0]
+        raise InputError(
+            f"{folder / CONFIG_FILE}: {fault}; the file was edited, or is of a newer version of this program"
+        ) from None
+    try:
+        num_classes = len(about.class_names) if about.model.conditional else None
         none_class = num_classes is not None and len(weights["class_embedding.weight"]) > num_classes
-        diffusion = DiffusionConfig.model_validate({"variance": "fixed"} | config["diffusion"])
-        channels = Diffusion(config["schedule"], **diffusion.model_dump()).output_channels
-        model = ModelConfig.model_validate(config["model"])
-        unet = UNet(model, config["image_size"], num_classes, channels, none_class)
-        unet.load_state_dict(weights)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        channels = Diffusion(about.schedule, **about.diffusion.model_dump()).output_channels
+        with torch.device("meta"):  # without memory, which a hostile config could ask for by the terabyte
+            unet = UNet(about.model, about.image_size, num_classes, channels, none_class)
+        unet.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder}: {WEIGHTS_FILE} and {CONFIG_FILE} do not fit each other ({reason})") from None
+        raise InputError(
+            f"{folder}: {WEIGHTS_FILE} and {CONFIG_FILE} do not fit each other ({reason}); copy both anew, or "
+            "train the model again with `dvc repro train`"
+        ) from None
     place = choose_device(device)
     return DiffusionModel(unet.to(place, memory_format=memory_format(place)), config)  # type: ignore[call-overload]
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ddpm.checksums import checksum
 from ddpm.errors import InputError
 
 WEIGHTS_FILE = "model.safetensors"
@@ -23,11 +24,13 @@ def save_model(folder: Path, weights: dict[str, Tensor], config: dict[str, Any])
     Args:
         folder: created when missing.
         weights: a state dict of `UNet`.
-        config: model, diffusion, schedule, image_size, class_names, class_counts and how it was trained.
+        config: model, diffusion, schedule, image_size, class_names, class_counts and how it was trained; the checksum
+            of the weights is added.
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = save({name: tensor.contiguous().cpu() for name, tensor in weights.items()})
     (folder / WEIGHTS_FILE).write_bytes(content)  # unlike save_file, which hides a full disk in an error of its own
+    config = config | {"weights_sha256": checksum(folder / WEIGHTS_FILE)}
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -35,10 +38,19 @@ def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_model` wrote: weights, on the CPU, and config.
 
     Raises:
-        InputError: the folder holds no such files, or damaged ones.
+        InputError: the folder holds no such files, damaged ones, or weights of another config.
     """
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        return load_file(folder / WEIGHTS_FILE), config
-    except (OSError, ValueError, SafetensorError) as error:
+        weights = load_file(folder / WEIGHTS_FILE)
+        if not isinstance(config, dict):
+            raise ValueError(f"{CONFIG_FILE} is not a description of a model")
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise InputError(f"{folder}: no model can be read here ({error}); train one with `dvc repro train`") from None
+    expected = config.get("weights_sha256")  # missing from models of earlier versions
+    if expected and (found := checksum(folder / WEIGHTS_FILE)) != expected:
+        raise InputError(
+            f"{folder / WEIGHTS_FILE}: sha256 is {found}, but {CONFIG_FILE} belongs to {expected}, so it is damaged "
+            "or of another model; copy both anew, or say `dvc checkout`"
+        )
+    return weights, config

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from ddpm.errors import InputError
+
 RAW = Path("data/raw")
 WEIGHTS = Path("data/weights")
 PROCESSED = Path("data/processed")
@@ -30,5 +32,12 @@ def main_root() -> Path:
 
 
 def from_main_root(path: str | Path) -> Path:
-    """Absolute form of a path given by the user; relative ones start at the main repository's root."""
-    return main_root() / Path(path).expanduser()
+    """Absolute form of a path given by the user; relative ones start at the main repository's root.
+
+    Raises:
+        InputError: it begins with ~ and the name of nobody.
+    """
+    try:
+        return main_root() / Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"{path}: there is no user of that name; write the path in full") from None

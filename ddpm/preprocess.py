@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ddpm.dataset import PackedImages
 from ddpm.errors import InputError, RunError
@@ -28,6 +29,9 @@ CHUNK = 16  # images that travel to a worker together
 AHEAD = 3  # chunks per worker in memory at a time: one at work, and enough that no worker ever waits
 MIN_IMAGES = 4  # with fewer, the scores have no standard error
 
+# Of odd metadata, and of large photographs; from twice that size on, Pillow refuses them as decompression bombs.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 
 class Prepared(NamedTuple):
     """One image, ready to be packed; the fields before `pixels` are a row of `PackedImages.items`."""
@@ -39,49 +43,73 @@ class Prepared(NamedTuple):
     pixels: np.ndarray
 
 
-def pack(source: Source, image_size: int, workers: int | None = None) -> PackedImages:
+class BadImageError(InputError):
+    """A file that is no image; made of the source's name, the id and the reason."""
+
+    def __str__(self) -> str:
+        source, id, reason = self.args
+        return (
+            f"data.source {source}: {id} cannot be read as an image ({reason}); repair or remove it, "
+            "or set data.on_bad_image to skip"
+        )
+
+
+def pack(source: Source, image_size: int, workers: int | None = None, skip_bad: bool = False) -> PackedImages:
     """Preprocess all images of a source; the result is the same for any number of worker processes.
 
     Args:
         source: where the images come from.
         image_size: side of the square results, pixels.
         workers: number of processes; None for one per usable core.
+        skip_bad: leave out what cannot be read as an image, and list it as `skipped` in the summary.
 
     Raises:
-        InputError: the source has fewer than 4 images, or one of them cannot be read.
+        InputError: the source has fewer than 4 images that can be read, or, without skip_bad, one that cannot.
         RunError: the system ended a worker process.
     """
     count = len(source)
     if count < MIN_IMAGES:
         raise InputError(
-            f"data.source {source.name}: {count} images are too few, the scores need at least {MIN_IMAGES}; "
-            "add some, or choose another data.source"
+            f"data.source {source.name}: {count} image{'s are' if count != 1 else ' is'} too few, the scores need at "
+            f"least {MIN_IMAGES}; add some, or choose another data.source"
         )
     images = np.empty((count, image_size, image_size, 3), dtype=np.uint8)
-    rows = []
-    prepared = _prepare_all(source, image_size, workers or _usable_cores())
+    rows: list[tuple[str, int, int, int]] = []
+    skipped = []
+    prepared = _prepare_all(source, image_size, workers or _usable_cores(), skip_bad)
     with closing(prepared), progress_bar(count, "preprocess") as bar:
-        for row, image in enumerate(prepared):
-            images[row] = image.pixels
-            rows.append(image[:4])
+        for image in prepared:
             bar.update()
+            if isinstance(image, BadImageError):
+                skipped.append({"id": image.args[1], "reason": image.args[2]})
+                continue
+            images[len(rows)] = image.pixels
+            rows.append(image[:4])
+    if len(rows) < MIN_IMAGES:
+        first = f"{skipped[0]['id']}: {skipped[0]['reason']}"
+        raise InputError(
+            f"data.source {source.name}: only {len(rows)} of {count} images can be read, the scores need {MIN_IMAGES}; "
+            f"repair the others, the first is {first}"
+        )
     items = pd.DataFrame(rows, columns=list(Prepared._fields[:4]))
     names = source.class_names()
     summary = {
         "source": source.name,
         "image_size": image_size,
-        "count": count,
+        "count": len(rows),
         "class_names": names,
         "class_counts": np.bincount(items["label"], minlength=len(names)).tolist(),
+        "skipped": skipped,
     }
-    return PackedImages(images, items, summary)
+    return PackedImages(images[: len(rows)], items, summary)
 
 
 def prepare(source: Source, image_size: int, item: Item) -> Prepared:
     """Open one image and make it square; width and height are those of the upright original, in pixels.
 
     Raises:
-        InputError: it cannot be read as an image.
+        BadImageError: it cannot be read as an image.
+        InputError: see `Source.open`.
     """
     try:
         with source.open(item) as image:
@@ -91,12 +119,13 @@ def prepare(source: Source, image_size: int, item: Item) -> Prepared:
             # A JPEG that is much larger than needed is decoded at 1/2, 1/4 or 1/8 of its size, which is far faster.
             image.draft(None, (GAP * image_size, GAP * image_size))
             square = to_square(image, image_size)
-    except InputError:
+    except (InputError, MemoryError):
         raise
+    except UnidentifiedImageError:  # whose message has an address in memory
+        raise BadImageError(source.name, item.id, "it is none of the known formats") from None
     except Exception as error:  # PIL's decoders raise a dozen unrelated types on damaged files
-        raise InputError(
-            f"data.source {source.name}: {item.id} cannot be read as an image ({error}); repair or remove it"
-        ) from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadImageError(source.name, item.id, reason) from None
     return Prepared(item.id, item.label, width, height, np.asarray(square))
 
 
@@ -126,16 +155,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _prepare_all(source: Source, image_size: int, workers: int) -> Generator[Prepared, None, None]:
+def _prepare_all(
+    source: Source, image_size: int, workers: int, skip_bad: bool
+) -> Generator[Prepared | BadImageError, None, None]:
     """Prepare all items in worker processes, and yield them in the order of the source."""
     # fork starts at once and is safe here, where no library's threads are at work; elsewhere only spawn is.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     others = multiprocessing.active_children()
     with ProcessPoolExecutor(workers, context, initializer=_begin_worker) as pool:
         try:
-            items, waiting = source.items(), deque[Future[list[Prepared]]]()
+            items, waiting = source.items(), deque[Future[list[Prepared | BadImageError]]]()
             while chunk := list(islice(items, CHUNK)):
-                waiting.append(pool.submit(_prepare_chunk, source, image_size, chunk))
+                waiting.append(pool.submit(_prepare_chunk, source, image_size, skip_bad, chunk))
                 if len(waiting) == AHEAD * workers:
                     yield from waiting.popleft().result()
             while waiting:
@@ -151,8 +182,18 @@ def _prepare_all(source: Source, image_size: int, workers: int) -> Generator[Pre
             raise
 
 
-def _prepare_chunk(source: Source, image_size: int, chunk: list[Item]) -> list[Prepared]:
-    return [prepare(source, image_size, item) for item in chunk]
+def _prepare_chunk(
+    source: Source, image_size: int, skip_bad: bool, chunk: list[Item]
+) -> list[Prepared | BadImageError]:
+    results: list[Prepared | BadImageError] = []
+    for item in chunk:
+        try:
+            results.append(prepare(source, image_size, item))
+        except BadImageError as error:
+            if not skip_bad:
+                raise
+            results.append(error)
+    return results
 
 
 def _begin_worker() -> None:

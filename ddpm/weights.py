@@ -12,6 +12,12 @@ from ddpm.downloads import Remote
 from ddpm.errors import InputError
 from ddpm.paths import from_main_root
 
+# Of the file to which pytorch-fid's address leads; torch-fidelity publishes the same one.
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+INCEPTION_MIRRORS = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+)
+
 
 def remote_files(fid: FidConfig) -> list[Remote]:
     """List what `fetch` needs from the network.
@@ -50,7 +56,7 @@ def _fetch_inception(fid: FidConfig, folder: Path) -> tuple[Path, str]:
     local = _local_file(fid)
     if not local:
         downloads.place([remote], folder)
-        return folder / remote.name, remote.url
+        return folder / remote.name, remote.urls[0]
     downloads.verify(local, remote)
     # A copy, not a link: DVC may change the permissions of its outputs, but not those of the user's file.
     shutil.copyfile(local, folder / remote.name)
@@ -71,8 +77,7 @@ def _inception() -> Remote:
     from pytorch_fid.inception import FID_WEIGHTS_URL
 
     name = FID_WEIGHTS_URL.rsplit("/", 1)[1]
-    # PyTorch's convention: a file name ends in the start of the file's sha256.
-    return Remote(name, FID_WEIGHTS_URL, "sha256", Path(name).stem.rsplit("-", 1)[1])
+    return Remote(name, (FID_WEIGHTS_URL, *INCEPTION_MIRRORS), "sha256", INCEPTION_SHA256)
 
 
 def _find_efficientnet() -> tuple[Path, str]:

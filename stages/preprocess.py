@@ -9,7 +9,8 @@ from stages import run
 def main(config: Config) -> None:
     """Write data/processed."""
     source = sources.make(config.data, RAW)
-    preprocess.pack(source, config.data.image_size).save(PROCESSED)
+    packed = preprocess.pack(source, config.data.image_size, skip_bad=config.data.on_bad_image == "skip")
+    packed.save(PROCESSED)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from ddpm.checkpoint import Checkpoint, checkpoint_for
 from ddpm.checksums import checksum
 from ddpm.config import Config
 from ddpm.dataset import PackedImages, load_packed, split_holdout
-from ddpm.devices import choose_device, describe, make_deterministic, memory_format
+from ddpm.devices import choose_device, describe, make_deterministic, memory, memory_format
 from ddpm.diffusion import Diffusion
 from ddpm.errors import InputError
 from ddpm.lineage import stage_key
@@ -25,6 +25,7 @@ from stages import run
 
 PREVIEW_IMAGES = 16
 PREVIEW_STEPS = 25
+BYTES_PER_PARAMETER = 20  # float32: the weight, its gradient, its average, and AdamW's two moments
 
 
 def main(config: Config) -> None:
@@ -68,7 +69,7 @@ def prepare(config: Config, packed: PackedImages) -> Training:
     """Put images and a fresh network on the device.
 
     Raises:
-        InputError: no image is left for training, or the device cannot be had.
+        InputError: no image is left for training, the device cannot be had, or its memory cannot hold the network.
     """
     rows, heldout_rows = split_holdout(packed.items["id"].tolist(), config.data.holdout)
     side = packed.images.shape[1]
@@ -77,17 +78,29 @@ def prepare(config: Config, packed: PackedImages) -> Training:
             f"{PROCESSED}: holds images of {side} pixels, data.image_size is {config.data.image_size}; run `dvc repro`"
         )
     if len(rows) == 0:
-        raise InputError(f"data.holdout: {config.data.holdout} leaves none of {len(packed.items)} images for training")
+        raise InputError(
+            f"data.holdout: {config.data.holdout} leaves none of {len(packed.items)} images for training; "
+            "lower it, or add images"
+        )
     if config.train.deterministic:
         make_deterministic()
     device = choose_device(config.device)
     labels = packed.items["label"].to_numpy()
-    torch.manual_seed(config.seed)
     num_classes = len(packed.summary["class_names"]) if config.model.conditional else None
     diffusion = Diffusion(config.schedule, **config.diffusion.model_dump(), device=device)
     # Without label dropout nothing would teach the network what "no class" means.
     none_class = config.model.conditional and config.train.label_dropout > 0
-    unet = UNet(config.model, config.data.image_size, num_classes, diffusion.output_channels, none_class)
+    parts = (config.model, config.data.image_size, num_classes, diffusion.output_channels, none_class)
+    with torch.device("meta"):  # a network without memory, to see how much it needs
+        parameters = sum(parameter.numel() for parameter in UNet(*parts).parameters())
+    if (needed := BYTES_PER_PARAMETER * parameters) > memory(device):
+        raise InputError(
+            f"model: {parameters / 1e9:.1f} billion parameters need {needed / 1e9:.0f} GB for training, and "
+            f"the {device.type.upper()} has {memory(device) / 1e9:.0f} GB; lower model.channels, model.channel_mults "
+            "or model.blocks"
+        )
+    torch.manual_seed(config.seed)
+    unet = UNet(*parts)
     return Training(
         unet.to(device, memory_format=memory_format(device)),  # type: ignore[call-overload]
         diffusion,
@@ -112,6 +125,7 @@ def describe_model(config: Config, packed: PackedImages, training: Training) -> 
             "splits": config.data.splits if packed.summary["source"] == "flowers102" else None,
             "images": len(training.train_set),
             "heldout_images": len(training.heldout_set),
+            "skipped_images": len(packed.summary.get("skipped", [])),
             "steps": training.steps,
             "parameters": sum(parameter.numel() for parameter in training.unet.parameters()),
         },

@@ -52,10 +52,9 @@ def write_official_files(folder):
 
 
 def write_weights(folder):
-    """A file named like the Inception weights: after the start of its own sha256."""
-    content = b"not really weights"
-    name = f"pt_inception-2015-12-05-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    (folder / name).write_bytes(content)
+    """A file in the place of the Inception weights."""
+    name = "pt_inception.pth"
+    (folder / name).write_bytes(b"not really weights")
     return name
 
 
@@ -92,6 +91,8 @@ def web(workspace, tmp_path, monkeypatch):
             for key, (file, _) in Official._file_dict.items()
         }
         monkeypatch.setattr(Official, "_file_dict", official)
+        sha256 = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        monkeypatch.setattr(weights, "INCEPTION_SHA256", sha256)
         point_to(address, name, monkeypatch)
         Handler.folder, Handler.weights = folder, name
         yield Handler
@@ -102,6 +103,7 @@ def web(workspace, tmp_path, monkeypatch):
 def point_to(address, weights_name, monkeypatch):
     monkeypatch.setattr(Official, "_download_url_prefix", address)
     monkeypatch.setattr(pytorch_fid.inception, "FID_WEIGHTS_URL", address + weights_name)
+    monkeypatch.setattr(weights, "INCEPTION_MIRRORS", ())
 
 
 def tree(folder):

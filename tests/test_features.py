@@ -221,7 +221,7 @@ def test_reference_stage(efficientnet, tmp_path, monkeypatch):
     params["device"], params["fid"]["extractor"] = "cpu", "efficientnet_lite0"
     monkeypatch.chdir(tmp_path)
     items = pd.DataFrame({"id": list("abcde"), "label": 0, "width": 64, "height": 64})
-    PackedImages(pictures(5), items, {"count": 5}).save(reference.PROCESSED)
+    PackedImages(pictures(5), items, {"class_names": ["all"]}).save(reference.PROCESSED)
 
     written = []
     for _ in range(2):

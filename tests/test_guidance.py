@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from test_model import write_model
 
 import ddpm
 from ddpm.errors import InputError
 from ddpm.guidance import predict
 from ddpm.model import AUTO_BATCH
+from ddpm.model_file import save_model
 
 
 class Watched:
@@ -127,7 +128,7 @@ def test_a_model_with_more_classes_than_names_is_refused(tmp_path, tiny_model):
     write_model(tmp_path, tiny_model, conditional=True)
     weights = load_file(tmp_path / "model.safetensors")
     weights["class_embedding.weight"] = weights["class_embedding.weight"].repeat(2, 1)
-    save_file(weights, tmp_path / "model.safetensors")
+    save_model(tmp_path, weights, json.loads((tmp_path / "config.json").read_text()))
     with pytest.raises(InputError, match="do not fit each other"):
         ddpm.load_model(tmp_path, device="cpu")
 

@@ -234,6 +234,7 @@ def test_rows_labels_and_summary_belong_together(photos):
         "count": 40,
         "class_names": ["class 0", "class 1", "class 2"],
         "class_counts": [14, 13, 13],
+        "skipped": [],
     }
 
 

@@ -1,10 +1,10 @@
 """Oxford Flowers-102 (Nilsback & Zisserman 2008): 8,189 photographs in 102 classes, as one tar archive."""
 
+import gzip
 import io
 import json
 import re
 import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from ddpm.errors import InputError
 from ddpm.sources import Item
 
 ARCHIVE, LABELS, SPLITS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
+MAX_BYTES, MAX_FILES = 1 << 30, 100_000  # unpacked; the official archive has a third of that, and 8,189 files
 SPLIT_KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}  # names inside setid.mat
 
 
@@ -41,7 +42,8 @@ class Flowers102:
 
         files = dict(Official._file_dict.values())
         return [
-            Remote(name, Official._download_url_prefix + name, "md5", files[name]) for name in (ARCHIVE, LABELS, SPLITS)
+            Remote(name, (Official._download_url_prefix + name,), "md5", files[name])
+            for name in (ARCHIVE, LABELS, SPLITS)
         ]
 
     def fetch(self) -> None:
@@ -64,38 +66,66 @@ class Flowers102:
         """Yield JPEG bytes for each image of the chosen splits, in the order of the archive."""
         labels = self._labels()
         try:
-            with tarfile.open(self.raw / ARCHIVE, "r|gz") as archive:
-                for member in archive:
-                    number = re.search(r"image_(\d+)\.jpg$", member.name)
-                    stream = archive.extractfile(member)
-                    if number and stream and int(number[1]) in labels:
-                        yield Item(f"image_{number[1]}", labels.pop(int(number[1])), stream.read())
-        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-            raise self._damaged(ARCHIVE, str(error)) from None
+            with (
+                gzip.open(self.raw / ARCHIVE) as stream,
+                tarfile.open(fileobj=(unpacked := _Limited(stream)), mode="r|") as archive,  # type: ignore[call-overload]
+            ):
+                for count, member in enumerate(archive):
+                    if count > MAX_FILES:
+                        raise OSError(f"it holds more than {MAX_FILES} files")
+                    number = re.search(r"image_([0-9]{5})\.jpg\Z", member.name)
+                    if number and member.isreg() and int(number[1]) in labels:
+                        content = archive.extractfile(member).read()
+                        yield Item(f"image_{number[1]}", labels.pop(int(number[1])), content)
+                while unpacked.read(1 << 20):  # to the end, where gzip compares its checksum
+                    pass
+        except Exception as error:  # tarfile and gzip raise half a dozen unrelated types on damaged files
+            raise self._damaged(ARCHIVE, str(error) or type(error).__name__) from None
         if labels:
             raise self._damaged(ARCHIVE, f"{len(labels)} images are missing, the first is number {min(labels)}")
 
     def open(self, item: Item) -> Image.Image:
         """Open JPEG bytes."""
-        return Image.open(io.BytesIO(item.payload))
+        return Image.open(io.BytesIO(item.payload), formats=["JPEG"])
 
     def _labels(self) -> dict[int, int]:
         """Map the number of each image in the chosen splits to its 0-based class."""
-        labels = self._read(LABELS)["labels"].ravel().astype(int) - 1
-        splits = self._read(SPLITS)
-        numbers = np.concatenate([splits[SPLIT_KEYS[split]].ravel() for split in self.splits]).astype(int)
-        return {int(number): int(labels[number - 1]) for number in sorted(numbers)}
+        labels = self._read(LABELS, "labels") - 1
+        numbers = np.sort(np.concatenate([self._read(SPLITS, SPLIT_KEYS[split]) for split in self.splits]))
+        if len(labels) and not (labels.min() >= 0 and labels.max() < len(CLASS_NAMES)):
+            raise self._damaged(LABELS, f"labels reach from {labels.min() + 1} to {labels.max() + 1}, not 1 to 102")
+        if len(numbers) and not (numbers[0] >= 1 and numbers[-1] <= len(labels)):
+            raise self._damaged(SPLITS, f"images reach from {numbers[0]} to {numbers[-1]}, not 1 to {len(labels)}")
+        return {int(number): int(labels[number - 1]) for number in numbers}
 
-    def _read(self, name: str) -> dict[str, np.ndarray]:
+    def _read(self, name: str, key: str) -> np.ndarray:
+        """Read one list of whole numbers: (N,) int64."""
         from scipy.io import loadmat
 
         try:
-            return loadmat(self.raw / name)
+            with (self.raw / name).open("rb") as stream:
+                return loadmat(stream, variable_names=[key])[key].ravel().astype(np.int64)
         except Exception as error:  # SciPy raises half a dozen unrelated types on damaged files
-            raise self._damaged(name, str(error)) from None
+            raise self._damaged(name, str(error) or type(error).__name__) from None
 
     def _damaged(self, name: str, reason: str) -> InputError:
+        reason = " ".join(reason.split())
         return InputError(f"{self.raw / name}: cannot be read ({reason}); run `dvc repro --force download`")
+
+
+class _Limited:
+    """A stream that ends in an error after MAX_BYTES: a small archive may unpack to terabytes."""
+
+    def __init__(self, stream: gzip.GzipFile) -> None:
+        self._stream, self._left = stream, MAX_BYTES
+
+    def read(self, size: int) -> bytes:
+        """Read up to `size` bytes."""
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise OSError(f"it unpacks to more than {MAX_BYTES} bytes")
+        return data
 
 
 CLASS_NAMES = (

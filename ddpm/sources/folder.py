@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import os
+import stat
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,7 +21,11 @@ from ddpm.progress import progress_bar
 from ddpm.sources import Item
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+# Not all that Pillow knows: it hands some formats to other programs, such as Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+MAX_BYTES = 1 << 30  # of a file; far above any photograph
 FLAT_CLASS = "images"  # class of the images that lie in the folder itself
+FIELDS: list[object] = ["id", "label", "bytes", "sha256"]
 
 
 @dataclass(frozen=True)
@@ -42,21 +48,14 @@ class Folder:
         """Write the manifest: id, label, bytes and sha256 of every image."""
         ids = self._find()
         classes = _classes(ids)
-        self.raw.mkdir(parents=True, exist_ok=True)
-        with (
-            self._manifest.open("w", encoding="utf-8", newline="") as stream,
-            progress_bar(len(ids), "checksums") as bar,
-        ):
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(["id", "label", "bytes", "sha256"])
+        rows: list[list[object]] = [FIELDS]
+        with progress_bar(len(ids), "checksums") as bar:
             for name in ids:
-                file = self.path / name
-                try:
-                    size, sha256 = file.stat().st_size, checksum(file)
-                except OSError as error:
-                    raise InputError(f"{file}: cannot be read ({error.strerror}); repair or remove it") from None
-                writer.writerow([name, classes.index(_class_of(name)), size, sha256])
+                rows.append([name, classes.index(_class_of(name)), *_measure(self.path / name)])
                 bar.update()
+        self.raw.mkdir(parents=True, exist_ok=True)
+        with self._manifest.open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream, lineterminator="\n").writerows(rows)
         content = {"source": self.name, "count": len(ids), "classes": classes}
         text = json.dumps(content, indent=2, sort_keys=True) + "\n"
         (self.raw / "source.json").write_text(text, encoding="utf-8")
@@ -75,7 +74,7 @@ class Folder:
         if changed := {row["id"] for row in rows} ^ set(self._find()):
             raise self._changed(self.path / min(changed))
         for row in rows:
-            yield Item(row["id"], int(row["label"]), row["sha256"])
+            yield Item(row["id"], row["label"], row["sha256"])
 
     def open(self, item: Item) -> Image.Image:
         """Open an image file after checking that it is the one in the manifest."""
@@ -86,7 +85,7 @@ class Folder:
             raise self._changed(file) from None
         if hashlib.sha256(content).hexdigest() != item.payload:
             raise self._changed(file)
-        return Image.open(io.BytesIO(content))
+        return Image.open(io.BytesIO(content), formats=FORMATS)
 
     @property
     def _manifest(self) -> Path:
@@ -95,9 +94,14 @@ class Folder:
     def _rows(self) -> list[dict[str, Any]]:
         try:
             with self._manifest.open(encoding="utf-8", newline="") as stream:
-                return list(csv.DictReader(stream))
+                reader = csv.DictReader(stream)
+                if reader.fieldnames != FIELDS:
+                    raise ValueError("it is not the manifest that was written")
+                return [row | {"label": int(row["label"])} for row in reader]
         except FileNotFoundError:
             raise InputError(f"{self._manifest}: no such file; run `dvc repro --force download`") from None
+        except (ValueError, TypeError, csv.Error) as error:
+            raise InputError(f"{self._manifest}: damaged ({error}); run `dvc repro --force download`") from None
 
     def _find(self) -> list[str]:
         """List the ids of all images below the folder, sorted by code point so that no locale changes the order."""
@@ -114,8 +118,8 @@ class Folder:
                 f"data.path: {self.path} holds no image; put files there that end in {' '.join(EXTENSIONS)}"
             )
         for name in ids:
-            # Control characters and bytes that are not UTF-8 would not survive a CSV file.
-            if any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in name):
+            # Control characters, and bytes that are not UTF-8, would not survive a CSV file, or act on a terminal.
+            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
                 raise InputError(
                     f"data.path: {self.path} holds {name!a}; rename it without control characters, in UTF-8"
                 )
@@ -123,6 +127,19 @@ class Folder:
 
     def _changed(self, file: Path) -> InputError:
         return InputError(f"{file}: changed since `download`; run `dvc repro --force download`")
+
+
+def _measure(file: Path) -> tuple[int, str]:
+    """Bytes and sha256 of a file."""
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device could last for ever
+            raise InputError(f"{file}: is no regular file; remove it, or move it elsewhere")
+        if status.st_size > MAX_BYTES:
+            raise InputError(f"{file}: {status.st_size} bytes are more than an image has; remove it, or scale it down")
+        return status.st_size, checksum(file)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); repair or remove it") from None
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:

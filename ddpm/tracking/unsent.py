@@ -131,7 +131,7 @@ def _is_whole(line: str) -> bool:
 def _with_files(entry: dict[str, Any], folder: Path) -> Entry:
     match entry:
         case {"image": name}:
-            return entry | {"image": np.array(Image.open(folder / name))}
+            return entry | {"image": np.array(Image.open(folder / name, formats=["PNG"]))}
         case {"artifacts": name}:
             return entry | {"artifacts": str(folder / name)}
     return entry
