@@ -49,7 +49,7 @@ def test_nothing_that_is_read_is_run(path):
 
 def from_memory(path: Path, name: str) -> bool:
     """Pictures that this program has drawn itself a moment ago."""
-    return name == "Image.open" and path.name == "data_plots.py"
+    return name == "Image.open" and path.name == "figures.py"
 
 
 def test_dvc_reports_nothing_about_its_use():

@@ -92,7 +92,7 @@ def save_same_seeds(rows: Sequence[tuple[str, Path]], path: Path) -> None:
     """
     # Pixel by pixel, where a figure would scale the images; the letters are those of the figures.
     font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", TEXT)
-    strips = [(name, first_row(np.array(Image.open(grid).convert("RGB")))) for name, grid in rows]
+    strips = [(name, first_row(np.array(Image.open(grid, formats=["PNG"]).convert("RGB")))) for name, grid in rows]
     width = max(max(strip.shape[1], int(font.getlength(name))) for name, strip in strips)
     heights = [TEXT + 2 * MARGIN + strip.shape[0] for _, strip in strips]
     canvas = Image.new("RGB", (width + 2 * MARGIN, sum(heights) + MARGIN), "white")

@@ -78,9 +78,7 @@ ODD_IMAGES = [
     Case(
         "`data.on_bad_image: skip`, text renamed to .jpg",
         among("x.jpg", content(b"no image"), skip=True),
-        (
-            "left out; named in `data/processed/summary.json` and, for people, in `reports/explore/skipped.txt`, to which the report links"
-        ),
+        "left out; named in `data/processed/summary.json` and `reports/explore/skipped.txt`, to which the report links",
         0,
         BOTH,
         check=lists_the_skipped,
