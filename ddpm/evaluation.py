@@ -11,11 +11,10 @@ from torch import Tensor
 from ddpm.intervals import Interval, from_blocks, from_parts, of_fraction, standard_error
 from ddpm.manifold import precision_recall
 from ddpm.progress import progress_bar
-from ddpm.scores import FrechetDistance, kid_blocks
+from ddpm.scores import MIN_IMAGES, FrechetDistance, kid_blocks
 
 HALVES = 50  # their standard deviation is known to 10 %
 SPLITS = 5  # of the real images, for the floor
-MIN_SPLIT = 4  # images that KID needs
 
 
 def evaluate(real: Tensor, fake: Tensor) -> dict[str, Any]:
@@ -64,7 +63,7 @@ def _add_floor(
 ) -> dict[str, int] | None:
     """Let random real images play the samples, as many as there are if that is no more than half; others are real."""
     players = min(len(fake), len(real) // 2)
-    if players < MIN_SPLIT:
+    if players < MIN_IMAGES:
         return None
     rng = np.random.default_rng(1)
     floors: dict[str, list[float]] = {name: [] for name in scores}

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ddpm.errors import InputError
 
+MIN_IMAGES = 4  # of each set: two blocks of two
 KID_BLOCKS = 10
 KID_BLOCK_SIZE = 1000  # the subset size of Bińkowski et al. 2018
 
@@ -100,7 +101,7 @@ def kid_blocks(real: Tensor, fake: Tensor) -> np.ndarray:
         InputError: fewer than 4 images.
     """
     count = min(len(real), len(fake))
-    if count < 4:
+    if count < MIN_IMAGES:
         raise InputError(
             f"KID: {count} images are too few for a standard error; score at least 4 images (sample.n, fid.reference)"
         )

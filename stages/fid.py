@@ -18,6 +18,8 @@ from ddpm.lineage import stage_key
 from ddpm.memorisation import Memorisation, memorisation
 from ddpm.paths import PROCESSED, REFERENCE, REPORTS, SAMPLES
 from ddpm.score_plots import save_neighbours
+from ddpm.scores import MIN_IMAGES
+from ddpm.stage_files import load_array, load_json
 from stages import run
 
 SHOWN = 8  # samples beside their nearest training images
@@ -30,11 +32,14 @@ def main(config: Config) -> None:
     packed = load_packed(PROCESSED)
     train_rows, heldout_rows = split_holdout(packed.items["id"].tolist(), config.data.holdout)
     known = torch.from_numpy(reference_features(config, len(packed.images))).to(device)
-    samples = np.load(SAMPLES / "samples.npy", mmap_mode="r")
-    fake = torch.from_numpy(features_of(samples, config, device)).to(device)
-
     train, heldout = known[train_rows], known[heldout_rows]
     real = {"all": known, "train": train, "heldout": heldout}[config.fid.reference]
+    if len(real) < MIN_IMAGES:
+        raise InputError(
+            f"fid.reference: {config.fid.reference} are {len(real)} images, the scores need {MIN_IMAGES}; choose all"
+        )
+    samples = load_array(SAMPLES / "samples.npy", 4, np.uint8, "sample")
+    fake = torch.from_numpy(features_of(samples, config, device)).to(device)
     evaluation = evaluate(real, fake)
     copies = memorisation(train, heldout, fake, SHOWN)
     folder = REPORTS / "scores"
@@ -44,15 +49,16 @@ def main(config: Config) -> None:
 
 def reference_features(config: Config, count: int) -> np.ndarray:
     """Features of all real images, (N, D) float32, as the reference stage left them."""
-    about = json.loads((REFERENCE / "reference.json").read_text(encoding="utf-8"))
+    about = load_json(REFERENCE / "reference.json", {"extractor"}, "reference")
     if about["extractor"] != config.fid.extractor:
         found = about["extractor"]
         raise InputError(
             f"{REFERENCE}: holds features of {found}, not of {config.fid.extractor}; run `dvc repro reference`"
         )
-    if about["n"] != count:
-        raise InputError(f"{REFERENCE}: holds {about['n']} images, not the {count} of {PROCESSED}; run `dvc repro`")
-    return np.load(REFERENCE / "features.npy")
+    features = load_array(REFERENCE / "features.npy", 2, np.float32, "reference")
+    if len(features) != count:
+        raise InputError(f"{REFERENCE}: holds {len(features)} images, not the {count} of {PROCESSED}; run `dvc repro`")
+    return np.array(features)  # PyTorch warns of read-only ones
 
 
 def features_of(samples: np.ndarray, config: Config, device: torch.device) -> np.ndarray:
@@ -63,7 +69,7 @@ def features_of(samples: np.ndarray, config: Config, device: torch.device) -> np
 
 def write(config: Config, evaluation: dict[str, Any], copies: Memorisation, counts: dict[str, int]) -> None:
     """Write the scores twice: the main figures as DVC's metrics, and all that a report needs beside its pictures."""
-    origin = json.loads((SAMPLES / "origin.json").read_text(encoding="utf-8"))
+    origin = load_json(SAMPLES / "origin.json", {"model_sha256", "options"}, "sample")
     scores, ratio = evaluation["scores"], asdict(copies.ratio) if copies.ratio else None
     # Under the name of the extractor, so that no table ever mixes scores of different networks.
     metrics = {name: scores[name]["value"] for name in ("fid", "kid", "precision", "recall")}

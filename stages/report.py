@@ -1,6 +1,5 @@
 """Write the report, and add scores, pictures and report to the training's MLflow run."""
 
-import json
 from typing import Any
 
 import pandas as pd
@@ -13,6 +12,7 @@ from ddpm.page import write_pages
 from ddpm.paths import MODELS, PROCESSED, REPORTS
 from ddpm.plots import save_curves, save_noise_levels
 from ddpm.report import render
+from ddpm.stage_files import load_json
 from ddpm.stage_times import stage_times
 from ddpm.tracking import later_stage, run_filter
 from stages import run
@@ -20,8 +20,8 @@ from stages import run
 
 def main(config: Config) -> None:
     """Read models/ and what the other stages left in reports/; write the report and its pictures."""
-    model = json.loads((MODELS / "config.json").read_text(encoding="utf-8"))
-    scores = json.loads((REPORTS / "scores" / "scores.json").read_text(encoding="utf-8"))
+    model = load_json(MODELS / "config.json", {"training", "schedule", "diffusion", "model"}, "train")
+    scores = load_json(REPORTS / "scores" / "scores.json", {"scores", "extractor", "weights", "model_sha256"}, "fid")
     train = pd.read_csv(REPORTS / "curves" / "train.csv")
     heldout = pd.read_csv(REPORTS / "curves" / "heldout.csv")
     save_curves(train, heldout, REPORTS / "pictures" / "curves.png")

@@ -12,6 +12,7 @@ from cases.network import DOWNLOADS
 from cases.odd_images import ODD_IMAGES
 from cases.packed import PACKED
 from cases.parameters import PARAMETERS
+from cases.scored import SCORED
 
 CASES: dict[str, list[Case]] = {
     "params.yaml": PARAMETERS,
@@ -21,4 +22,5 @@ CASES: dict[str, list[Case]] = {
     "Models": MODELS,
     "Checkpoints": CHECKPOINTS,
     "Packed data": PACKED,
+    "Samples and scores": SCORED,
 }
