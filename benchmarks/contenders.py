@@ -168,7 +168,7 @@ LABELS = {
 
 
 def _diffusers(work: Workload, fast: bool) -> Contender:
-    import torch.nn.functional as F  # noqa: N812
+    import torch.nn.functional as F
     from accelerate import Accelerator
     from accelerate.utils import TorchDynamoPlugin
     from diffusers import DDPMScheduler, UNet2DModel

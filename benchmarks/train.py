@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -114,7 +113,7 @@ def workload(config: Config, packed: PackedImages) -> Iterator[Workload]:
         raise InputError("the peers train without classes and variance: set model.conditional: false, variance: fixed")
     batch = config.train.batch_size
     config = config.model_copy(update={"data": config.data.model_copy(update={"holdout": 0.0})})
-    # Whole batches only: a smaller one at the end of an epoch would be another work, and torch.compile would begin anew.
+    # Whole batches only: a smaller one at the end of an epoch is other work, for which torch.compile begins anew.
     kept = len(packed.images) // batch * batch
     if kept == 0:
         raise InputError(f"--batch-size: {batch} is more than the {len(packed.images)} images of {PROCESSED}")
