@@ -1,4 +1,4 @@
-"""Paint with a trained model, export it, and complete its records; the pipeline that makes it is `dvc repro`."""
+"""Paint with a trained model, export it, check this machine; the pipeline that makes a model is `dvc repro`."""
 
 import argparse
 
@@ -6,10 +6,10 @@ from ddpm.interpreter import require
 
 require("numpy", "pydantic", "torch")
 
-from ddpm.commands import export, sample, sync  # noqa: E402
+from ddpm.commands import doctor, export, sample, sync  # noqa: E402
 from ddpm.errors import guarded  # noqa: E402
 
-COMMANDS = (sample, export, sync)
+COMMANDS = (sample, export, doctor, sync)
 
 
 def main() -> None:

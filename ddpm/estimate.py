@@ -10,16 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
-from ddpm.config import Config
+from ddpm.config import Config, SampleConfig
 from ddpm.dataset import PackedImages
+from ddpm.features import CPU_BATCH
+from ddpm.model import AUTO_BATCH, DiffusionModel
+from ddpm.scores import fid, kid
 from ddpm.training import Training
 
-# float32: weights, gradients, AdamW's two moments, averaged weights.
-STATE_BYTES = 5 * 4
+STATE_BYTES = 5 * 4  # per parameter, float32: weight, gradient, AdamW's two moments, averaged weight
 WARM_UP = 2  # steps; the second one still sets up memory
 SMALLEST = 32  # a CPU begins with so small a part of the batch
 CHUNKS = 3  # timed one after the other; their median counts
+CPU_IMAGES = 4  # painted at a time; a processor is not faster with more
+FEATURES = 10_000  # of each set at most, for the time of the scores; it hardly grows beyond
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,11 @@ def random_images(config: Config, count: int, classes: int = 2) -> PackedImages:
         pd.DataFrame({"id": [str(number) for number in range(count)], "label": np.arange(count) % classes}),
         {"source": "random", "class_names": [str(c) for c in range(classes)], "class_counts": [1] * classes},
     )
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def seconds_of(action: Callable[[], object], device: torch.device) -> float:
@@ -83,15 +93,16 @@ def step_seconds(training: Training, chunk_seconds: float = 1.0) -> float:
     return statistics.median(seconds_of(lambda: take(count), device) / count for _ in range(CHUNKS))
 
 
-def training_cost(build: Callable[[int], Training], batch_size: int, limit: float = 30.0) -> Cost:
-    """Measure a training step and its memory; the largest part of the batch that is quick enough, and from there on.
+def training_cost(build: Callable[[int], Training], batch_size: int, device: torch.device, limit: float = 30.0) -> Cost:
+    """Measure a training step and its memory, at the whole batch or the largest part of it that is quick enough.
 
-    A GPU takes the whole batch. A CPU begins with a small part of it, goes on to the whole one or to the largest part
-    that `limit` allows, and continues the straight line through both: time and memory are linear in the batch.
+    A GPU takes the whole batch. A CPU begins with a small part of it, goes on to the whole or to the largest part that
+    `limit` allows, and then continues the straight line through both: time and memory are linear in the batch.
 
     Args:
         build: makes a fresh training with so many images per step.
         batch_size: images per step that are asked for.
+        device: where `build` puts it.
         limit: seconds to spend, roughly.
 
     Raises:
@@ -99,20 +110,63 @@ def training_cost(build: Callable[[int], Training], batch_size: int, limit: floa
     """
     started = time.perf_counter()
     points: list[tuple[int, float, float]] = []  # images, seconds, bytes
-    size = max(1, batch_size // SMALLEST)
+    size = batch_size if device.type == "cuda" else max(1, batch_size // SMALLEST)
     while True:
-        training = build(size)
-        if training.device.type == "cuda" and size < batch_size:
-            size = batch_size
-            continue
-        points.append((size, step_seconds(training), peak_memory(training.device)))
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        points.append((size, step_seconds(build(size)), peak_memory(device)))
         left = limit - (time.perf_counter() - started)
         # Of the next size, the warm-up and the chunks are to be paid.
         affordable = int(left / (WARM_UP + CHUNKS) / points[-1][1] * size)
         if size == batch_size or affordable < 2 * size:
-            break
+            return Cost(_at(batch_size, points, 1), _at(batch_size, points, 2), size)
         size = min(batch_size, affordable)
-    return Cost(_at(batch_size, points, 1), _at(batch_size, points, 2), size)
+
+
+def largest_batch(build: Callable[[int], Training], batch_size: int) -> int | None:
+    """Halve a batch that does not fit into the GPU until it does; None if not even one image fits."""
+    while batch_size > 1:
+        batch_size //= 2
+        try:
+            build(batch_size).train_step(0)
+            return batch_size
+        except torch.OutOfMemoryError:
+            pass
+        torch.cuda.empty_cache()
+    return None
+
+
+def sampling_seconds(model: DiffusionModel, config: SampleConfig, seed: int) -> float:
+    """Predict the time of the `sample` stage from two short samplings, one of which takes two steps more."""
+    whole = AUTO_BATCH[model.device.type] if config.batch_size == "auto" else config.batch_size
+    size = min(config.n, whole, CPU_IMAGES if model.device.type == "cpu" else whole)
+    options = config.model_dump(exclude={"n", "steps", "batch_size"}) | {"seed": seed, "batch_size": size}
+
+    def sample(steps: int) -> float:
+        return seconds_of(lambda: model.sample(size, steps=steps, **options), model.device)
+
+    few, more = min(1, config.steps), min(3, model.diffusion.timesteps)
+    sample(few)  # warm up
+    first = sample(few)
+    step = max(0.0, sample(more) - first) / (more - few)
+    return (first + (config.steps - few) * step) * config.n / size
+
+
+def scoring_seconds(extractor: nn.Module, config: Config, images: int) -> float:
+    """Predict the time of the `fid` stage from the features of a few random images, and scores of random features."""
+    device = next(extractor.parameters()).device
+    size, side, n = (
+        CPU_BATCH if device.type == "cpu" else config.fid.batch_size,
+        config.data.image_size,
+        config.sample.n,
+    )
+    batch = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8, device=device)
+    with torch.inference_mode():
+        features = extractor(batch)  # warm up
+        seconds = statistics.median(seconds_of(lambda: extractor(batch), device) for _ in range(CHUNKS))
+    rng, width = np.random.default_rng(0), features.shape[1]
+    real, fake = (rng.standard_normal((min(count, FEATURES), width), dtype=np.float32) for count in (images, n))
+    return seconds / size * n + seconds_of(lambda: (fid(real, fake), kid(real, fake)), torch.device("cpu"))
 
 
 def peak_memory(device: torch.device) -> float:
@@ -148,12 +202,7 @@ def duration(seconds: float) -> str:
 
 
 def _at(size: int, points: list[tuple[int, float, float]], place: int) -> float:
-    """Value at `size` of the straight line through the last two points, or through the origin and the only one."""
-    (x1, y1), (x2, y2) = (
-        (points[-2][0], points[-2][place]) if len(points) > 1 else (0, 0.0),
-        (
-            points[-1][0],
-            points[-1][place],
-        ),
-    )
-    return y2 + (y2 - y1) / (x2 - x1) * (size - x2)
+    """Value at `size` of the straight line through the last two points; of a single one, its share of the size."""
+    x, y = points[-1][0], points[-1][place]
+    x0, y0 = (points[-2][0], points[-2][place]) if len(points) > 1 else (0, 0.0)
+    return y + (y - y0) / (x - x0) * (size - x)
