@@ -1,8 +1,6 @@
 """What the work will cost on this machine: measured over a few steps of the real network, without the data."""
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from torch import nn
 from ddpm.config import Config, SampleConfig
 from ddpm.dataset import PackedImages
 from ddpm.features import CPU_BATCH
+from ddpm.forecast import peak_memory
 from ddpm.model import AUTO_BATCH, DiffusionModel
 from ddpm.scores import fid, kid
 from ddpm.training import Training
@@ -23,6 +22,7 @@ STATE_BYTES = 5 * 4  # per parameter, float32: weight, gradient, AdamW's two mom
 WARM_UP = 2  # steps; the second one still sets up memory
 SMALLEST = 32  # a CPU begins with so small a part of the batch
 CHUNKS = 3  # timed one after the other; their median counts
+CHUNK_SECONDS = 1.0  # of each, unless a step alone takes longer
 CPU_IMAGES = 4  # painted at a time; a processor is not faster with more
 FEATURES = 10_000  # of each set at most, for the time of the scores; it hardly grows beyond
 
@@ -71,13 +71,8 @@ def seconds_of(action: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def step_seconds(training: Training, chunk_seconds: float = 1.0) -> float:
-    """Time of one optimisation step, in seconds: the median of three chunks of steps, after a warm-up.
-
-    Args:
-        training: its weights change.
-        chunk_seconds: how long a chunk shall last, unless a step alone takes longer.
-    """
+def step_seconds(training: Training) -> float:
+    """Time of one optimisation step, in seconds: the median of three chunks of steps, after a warm-up."""
     step = 0
 
     def take(count: int) -> None:
@@ -88,8 +83,8 @@ def step_seconds(training: Training, chunk_seconds: float = 1.0) -> float:
 
     device = training.device
     first = [seconds_of(lambda: take(1), device) for _ in range(WARM_UP)]
-    # At most 50, because the first steps of all may include a compilation and are no guide.
-    count = min(50, max(1, int(chunk_seconds / first[-1])))
+    # The second step is the guide, because the first may include a compilation.
+    count = min(50, max(1, int(CHUNK_SECONDS / first[-1])))
     return statistics.median(seconds_of(lambda: take(count), device) / count for _ in range(CHUNKS))
 
 
@@ -167,38 +162,6 @@ def scoring_seconds(extractor: nn.Module, config: Config, images: int) -> float:
     rng, width = np.random.default_rng(0), features.shape[1]
     real, fake = (rng.standard_normal((min(count, FEATURES), width), dtype=np.float32) for count in (images, n))
     return seconds / size * n + seconds_of(lambda: (fid(real, fake), kid(real, fake)), torch.device("cpu"))
-
-
-def peak_memory(device: torch.device) -> float:
-    """Most bytes that were in use so far: of the GPU by PyTorch, or of this process where there is none."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts kilobytes
-
-
-def forecast(training: Training, seconds_per_step: float) -> str:
-    """Say what is left of a training, such as "about 2 h 10 min, 9.1 GB".
-
-    Args:
-        training: after a few steps, so that the peak of its memory was reached.
-        seconds_per_step: as those few steps took, without the first one.
-    """
-    left = (training.steps - training.progress.steps) * seconds_per_step
-    return f"about {duration(left)}, {peak_memory(training.device) / 1e9:.1f} GB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people, to two units at most: "40 s", "12 min", "2 h 10 min", "3 d 4 h"."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    hours = round(seconds / 3600)
-    return f"{hours // 24} d {hours % 24} h"
 
 
 def _at(size: int, points: list[tuple[int, float, float]], place: int) -> float:

@@ -55,7 +55,8 @@ def _estimate(config: Config, images: int, parameters: int) -> bool:
     """Measure and print what the stages will take; says whether the training fits into the memory."""
     import torch
 
-    from ddpm.estimate import STATE_BYTES, duration, largest_batch, random_images, sampling_seconds, training_cost
+    from ddpm.estimate import STATE_BYTES, largest_batch, random_images, sampling_seconds, training_cost
+    from ddpm.forecast import duration
     from ddpm.model import DiffusionModel
     from stages.train import describe_model, prepare
 
@@ -94,8 +95,9 @@ def _estimate(config: Config, images: int, parameters: int) -> bool:
 def _scoring(config: Config, images: int) -> str:
     import torch
 
-    from ddpm.estimate import duration, scoring_seconds
+    from ddpm.estimate import scoring_seconds
     from ddpm.features import load_extractor, weights_file
+    from ddpm.forecast import duration
 
     try:
         name = config.fid.extractor
