@@ -19,8 +19,8 @@ from ddpm.scores import fid, kid
 from ddpm.training import Training
 
 STATE_BYTES = 5 * 4  # per parameter, float32: weight, gradient, AdamW's two moments, averaged weight
-WARM_UP = 2  # steps; the second one still sets up memory
-SMALLEST = 32  # a CPU begins with so small a part of the batch
+WARM_UP = 2  # steps
+SMALLEST = 64  # a CPU begins with so small a part of the batch
 CHUNKS = 3  # timed one after the other; their median counts
 CHUNK_SECONDS = 1.0  # of each, unless a step alone takes longer
 CPU_IMAGES = 4  # painted at a time; a processor is not faster with more
@@ -72,7 +72,7 @@ def seconds_of(action: Callable[[], object], device: torch.device) -> float:
 
 
 def step_seconds(training: Training) -> float:
-    """Time of one optimisation step, in seconds: the median of three chunks of steps, after a warm-up."""
+    """Time of one optimisation step, in seconds: the median of a few chunks of steps, after a warm-up."""
     step = 0
 
     def take(count: int) -> None:
@@ -85,6 +85,8 @@ def step_seconds(training: Training) -> float:
     first = [seconds_of(lambda: take(1), device) for _ in range(WARM_UP)]
     # The second step is the guide, because the first may include a compilation.
     count = min(50, max(1, int(CHUNK_SECONDS / first[-1])))
+    if first[-1] > CHUNK_SECONDS:  # once more is enough: other work on the machine can only make it longer
+        return min(first[-1], seconds_of(lambda: take(1), device))
     return statistics.median(seconds_of(lambda: take(count), device) / count for _ in range(CHUNKS))
 
 
@@ -92,7 +94,7 @@ def training_cost(build: Callable[[int], Training], batch_size: int, device: tor
     """Measure a training step and its memory, at the whole batch or the largest part of it that is quick enough.
 
     A GPU takes the whole batch. A CPU begins with a small part of it, goes on to the whole or to the largest part that
-    `limit` allows, and then continues the straight line through both: time and memory are linear in the batch.
+    `limit` allows, and then continues the straight line through the last two: time and memory are linear in the batch.
 
     Args:
         build: makes a fresh training with so many images per step.
@@ -113,9 +115,9 @@ def training_cost(build: Callable[[int], Training], batch_size: int, device: tor
         left = limit - (time.perf_counter() - started)
         # Of the next size, the warm-up and the chunks are to be paid.
         affordable = int(left / (WARM_UP + CHUNKS) / points[-1][1] * size)
-        if size == batch_size or affordable < 2 * size:
+        if size == batch_size or (len(points) > 1 and affordable < 2 * size):
             return Cost(_at(batch_size, points, 1), _at(batch_size, points, 2), size)
-        size = min(batch_size, affordable)
+        size = min(batch_size, max(2 * size, affordable))
 
 
 def largest_batch(build: Callable[[int], Training], batch_size: int) -> int | None:
@@ -165,7 +167,10 @@ def scoring_seconds(extractor: nn.Module, config: Config, images: int) -> float:
 
 
 def _at(size: int, points: list[tuple[int, float, float]], place: int) -> float:
-    """Value at `size` of the straight line through the last two points; of a single one, its share of the size."""
+    """Value at `size` of the straight line through the last two points, or of the only one."""
     x, y = points[-1][0], points[-1][place]
-    x0, y0 = (points[-2][0], points[-2][place]) if len(points) > 1 else (0, 0.0)
-    return y + (y - y0) / (x - x0) * (size - x)
+    if x == size:
+        return y
+    x0, y0 = points[-2][0], points[-2][place]
+    # No steeper than from the origin: what does not depend on the batch is not negative, whatever disturbed the clock.
+    return y + min((y - y0) / (x - x0), y / x) * (size - x)

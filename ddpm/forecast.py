@@ -1,5 +1,6 @@
 """How long work will take and what it needs, told while it runs, at no cost."""
 
+import os
 import resource
 import sys
 
@@ -23,6 +24,11 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts kilobytes
+
+
+def machine_memory() -> int:
+    """Bytes of memory of this machine, without that of its GPUs."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def duration(seconds: float) -> str:

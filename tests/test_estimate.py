@@ -23,7 +23,7 @@ from ddpm.estimate import (
     step_seconds,
     training_cost,
 )
-from ddpm.forecast import duration, forecast, peak_memory
+from ddpm.forecast import duration, forecast
 from ddpm.model import DiffusionModel
 from stages.train import describe_model, prepare
 
@@ -96,17 +96,28 @@ def test_time_and_memory_of_a_large_batch_are_on_the_line_through_two_small_ones
         return Slow(0.5 + 0.1 * size)
 
     cost = training_cost(build, 128, CPU, limit=30)
-    assert sizes[0] == 4 and 8 <= cost.measured_batch < 128 and sizes == [4, cost.measured_batch]
+    assert sizes[0] == 2 and 4 <= cost.measured_batch == sizes[-1] < 128
     assert cost.step_seconds == pytest.approx(0.5 + 12.8) and cost.memory == pytest.approx(1e9 + 1.28e9)
     assert Slow.clock[0] < 40  # the limit is kept, roughly
 
 
-def test_a_step_that_is_slower_than_the_limit_is_measured_once(monkeypatch):
+def test_a_disturbed_clock_never_makes_a_fixed_part_negative(monkeypatch):
     Slow.clock = [0.0]
     monkeypatch.setattr("ddpm.estimate.time.perf_counter", lambda: Slow.clock[0])
-    assert training_cost(lambda size: Slow(2.0 * size), 8, CPU, limit=5) == Cost(
-        pytest.approx(16), pytest.approx(8 * peak_memory(CPU), rel=0.1), 1
-    )
+    cost = training_cost(lambda size: Slow(1.0 if size < 4 else 5.0 * size / 4), 128, CPU, limit=5)
+    assert cost.step_seconds == pytest.approx(160)
+
+
+def test_steps_that_are_slower_than_the_limit_are_measured_at_two_sizes_nonetheless(monkeypatch):
+    Slow.clock, sizes = [0.0], []
+    monkeypatch.setattr("ddpm.estimate.time.perf_counter", lambda: Slow.clock[0])
+
+    def build(size):
+        sizes.append(size)
+        return Slow(3.0 + 2.0 * size)
+
+    cost = training_cost(build, 256, CPU, limit=5)
+    assert sizes == [4, 8] and cost.step_seconds == pytest.approx(515)
 
 
 def test_time_of_a_warm_up_is_not_counted(monkeypatch):
@@ -203,6 +214,24 @@ def test_the_doctor_predicts_all_stages_without_any_data(doctor, tmp_path, monke
     assert re.search(r"sample +time +.* for 16 images in 20 steps", printed)
     assert re.search(r"fid +time +\d+.* with efficientnet_lite0 features", printed)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".dvc", "params.yaml"]  # it writes nothing
+
+
+def test_a_training_that_does_not_fit_into_the_memory_is_a_problem(doctor, monkeypatch):
+    monkeypatch.setattr("ddpm.estimate.training_cost", lambda *_: Cost(1.0, 1e15, 32))
+    monkeypatch.setattr("ddpm.estimate.sampling_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("ddpm.estimate.scoring_seconds", lambda *_: 1.0)
+    code, printed = doctor()
+    assert code == 1 and "lower train.batch_size, or model.channels" in printed
+    assert printed.endswith("error: 1 problem, see above\n")
+
+
+def test_a_batch_that_does_not_fit_into_the_gpu_is_a_problem_with_a_number_as_remedy(doctor, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("ddpm.estimate.training_cost", full)
+    code, printed = doctor()
+    assert code == 1 and "train.batch_size: 32 images do not fit into this GPU; 16 fits; set it to that" in printed
 
 
 def test_a_wrong_parameter_is_told_before_any_work(doctor):

@@ -56,7 +56,7 @@ def _estimate(config: Config, images: int, parameters: int) -> bool:
     import torch
 
     from ddpm.estimate import STATE_BYTES, largest_batch, random_images, sampling_seconds, training_cost
-    from ddpm.forecast import duration
+    from ddpm.forecast import duration, machine_memory
     from ddpm.model import DiffusionModel
     from stages.train import describe_model, prepare
 
@@ -79,6 +79,9 @@ def _estimate(config: Config, images: int, parameters: int) -> bool:
     memory = cost.memory + (held if device.type == "cuda" else 0)
     rest = max(0.0, memory - state - held)
     _line("train", "memory", f"{_gb(memory)}: weights and optimizer {_gb(state)}, images {_gb(held)}, rest {_gb(rest)}")
+    enough = device.type == "cuda" or memory < machine_memory()
+    if not enough:
+        _line("problem", "", f"this machine has {_gb(machine_memory())}; lower train.batch_size, or model.channels")
     how = "" if cost.measured_batch == batch else f", predicted from batches of up to {cost.measured_batch}"
     _line("", "speed", f"{rate:.3g} images/s{how}")
     trained = round(images * (1 - config.data.holdout)) * config.epochs
@@ -89,7 +92,7 @@ def _estimate(config: Config, images: int, parameters: int) -> bool:
     seconds = sampling_seconds(model, config.sample, config.seed)
     _line("sample", "time", f"{duration(seconds)} for {config.sample.n:,} images in {config.sample.steps} steps")
     _line("fid", "time", _scoring(config, images))
-    return True
+    return enough
 
 
 def _scoring(config: Config, images: int) -> str:
