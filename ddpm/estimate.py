@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ SMALLEST = 64  # a CPU begins with so small a part of the batch
 CHUNKS = 3  # timed one after the other; their median counts
 CHUNK_SECONDS = 1.0  # of each, unless a step alone takes longer
 CPU_IMAGES = 4  # painted at a time; a processor is not faster with more
+SAMPLING_STEPS = 5  # whose median counts
 FEATURES = 10_000  # of each set at most, for the time of the scores; it hardly grows beyond
 
 
@@ -134,19 +136,21 @@ def largest_batch(build: Callable[[int], Training], batch_size: int) -> int | No
 
 
 def sampling_seconds(model: DiffusionModel, config: SampleConfig, seed: int) -> float:
-    """Predict the time of the `sample` stage from two short samplings, one of which takes two steps more."""
-    whole = AUTO_BATCH[model.device.type] if config.batch_size == "auto" else config.batch_size
-    size = min(config.n, whole, CPU_IMAGES if model.device.type == "cpu" else whole)
+    """Predict the time of the `sample` stage from a few steps of some images."""
+    device = model.device
+    whole = AUTO_BATCH[device.type] if config.batch_size == "auto" else config.batch_size
+    size = min(config.n, whole, CPU_IMAGES if device.type == "cpu" else whole)
     options = config.model_dump(exclude={"n", "steps", "batch_size"}) | {"seed": seed, "batch_size": size}
+    moments = []
 
-    def sample(steps: int) -> float:
-        return seconds_of(lambda: model.sample(size, steps=steps, **options), model.device)
+    def step_ended(_images: int) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        moments.append(time.perf_counter())
 
-    few, more = min(1, config.steps), min(3, model.diffusion.timesteps)
-    sample(few)  # warm up
-    first = sample(few)
-    step = max(0.0, sample(more) - first) / (more - few)
-    return (first + (config.steps - few) * step) * config.n / size
+    model.sample(size, steps=min(SAMPLING_STEPS, model.diffusion.timesteps), on_step=step_ended, **options)
+    step = statistics.median(after - before for before, after in pairwise(moments))
+    return step * config.steps * config.n / size
 
 
 def scoring_seconds(extractor: nn.Module, config: Config, images: int) -> float:

@@ -36,7 +36,7 @@ def tiny(params, tiny_model):
     params["model"] = tiny_model.model_dump()
     params["data"] |= {"image_size": 16, "source": "synthetic"}
     params["train"] |= {"batch_size": 32}
-    params["sample"] |= {"n": 16, "steps": 20, "batch_size": 16}
+    params["sample"] |= {"n": 16, "steps": 20, "batch_size": 4}
     params["fid"] |= {"extractor": "efficientnet_lite0"}
     return params | {"device": "cpu"}
 
@@ -154,7 +154,7 @@ def test_the_predicted_time_of_sampling_is_that_of_sampling(tiny):
         model.sample(config.sample.n, seed=0, **options)
         return abs(predicted / (time.perf_counter() - started) - 1)
 
-    assert any(error() < 0.5 for _ in range(5))  # with 4 images at a time, so small a network is mostly overhead
+    assert any(error() < 0.2 for _ in range(5))
 
 
 @pytest.mark.parametrize(
