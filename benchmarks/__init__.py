@@ -1,10 +1,12 @@
 """Measurements: ratios of contenders that take turns in one run; `python -m benchmarks.NAME`."""
 
+import json
 import os
 import platform
 import statistics
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,6 +30,12 @@ def machine(device: torch.device) -> dict[str, object]:
 def spread(values: list[float]) -> dict[str, float]:
     """Least, median and greatest of repeated measurements."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write one result."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _processor() -> str:

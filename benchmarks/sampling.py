@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks import RESULTS, machine, spread
+from benchmarks import RESULTS, machine, spread, write
 from ddpm.checksums import checksum
 from ddpm.config import load_config
 from ddpm.errors import InputError, guarded
@@ -85,7 +85,9 @@ def measure_speed(options: argparse.Namespace) -> None:
         for name, pairs in seconds.items()
     }
     about = {"machine": machine(model.device), "model": summary(model), "batch": options.batch_size}
-    write("sampling_speed", about | {"steps": options.steps, "rounds": options.rounds, "contenders": rows})
+    write(
+        RESULTS / "sampling_speed.json", about | {"steps": options.steps, "rounds": options.rounds, "contenders": rows}
+    )
     for name, row in rows.items():
         low, middle, high = row["time_over_network_alone"].values()
         rate = row["images_per_second"]["median"]
@@ -171,7 +173,7 @@ def measure_scores(options: argparse.Namespace) -> None:
         blocks = kid_blocks(real, fake)
         mean, error = float(blocks.mean()), standard_error(blocks)
         rows.append({**setting, "fid": fid(real, fake), "kid": mean, "kid_error": error})
-        write("sampling_scores", about | {"rows": rows})
+        write(file, about | {"rows": rows})
         print(f"{setting}: FID {rows[-1]['fid']:.2f}, KID {mean:.5f} ± {error:.5f}")
     draw_scores(rows, config.fid.extractor, RESULTS / "sampling_scores.png")
 
@@ -205,12 +207,6 @@ def summary(model: DiffusionModel) -> dict[str, object]:
         "epochs": training["epochs"],
         "source": training["source"],
     }
-
-
-def write(name: str, content: dict[str, Any]) -> None:
-    """Write one result."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Paint with a trained model, compare experiments, export a model, complete records; `dvc repro` makes all of it."""
+"""Paint with a trained model, compare experiments, export a model, check this machine; `dvc repro` makes a model."""
 
 import argparse
 
@@ -6,10 +6,10 @@ from ddpm.interpreter import require
 
 require("numpy", "pydantic", "torch")
 
-from ddpm.commands import compare, export, sample, sync  # noqa: E402
+from ddpm.commands import compare, doctor, export, sample, sync  # noqa: E402
 from ddpm.errors import guarded  # noqa: E402
 
-COMMANDS = (sample, compare, export, sync)
+COMMANDS = (sample, compare, export, doctor, sync)
 
 
 def main() -> None:

@@ -1,0 +1,85 @@
+"""Contenders in a process each, which take turns at the device."""
+
+import multiprocessing
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from benchmarks.contenders import CONTENDERS, Workload
+from ddpm.errors import RunError
+
+
+@dataclass(frozen=True)
+class Player:
+    """A contender in its process.
+
+    facts: parameters and flops, as `contenders.Contender` has them.
+    """
+
+    name: str
+    facts: dict[str, int]
+    connection: Connection
+
+    def turn(self, steps: int) -> dict[str, Any]:
+        """Take so many steps; returns seconds, and peak_memory, bytes of the GPU's memory or None.
+
+        Raises:
+            RunError: it failed; its traceback is on stderr.
+        """
+        self.connection.send(steps)
+        return _answer(self.name, self.connection)
+
+
+@contextmanager
+def players(names: list[str], work: Workload) -> Iterator[list[Player]]:
+    """Build the contenders, one after the other; their processes end with the block."""
+    context = multiprocessing.get_context("spawn")  # a fork would share what the parent has set and started
+    processes, opened = [], []
+    try:
+        for name in names:
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(name, work, there))
+            process.start()
+            there.close()  # so that the pipe breaks when the process dies
+            processes.append((process, here))
+            opened.append(Player(name, _answer(name, here), here))
+        yield opened
+    finally:
+        for process, here in processes:
+            here.close()
+            process.join(10)
+            process.terminate()  # a loader may hold it up
+            process.join()
+
+
+def _answer(name: str, connection: Connection) -> Any:
+    try:
+        return connection.recv()
+    except EOFError:
+        raise RunError(f"{name}: this contender failed, see above; leave it out with --only") from None
+
+
+def _serve(name: str, work: Workload, connection: Connection) -> None:
+    """Say what the contender is; then take turns until the pipe is closed."""
+    try:
+        contender = CONTENDERS[name](work)
+        connection.send({"parameters": contender.parameters, "flops": contender.flops})
+        while True:
+            steps = connection.recv()
+            started = time.perf_counter()
+            contender.run(steps)
+            memory = None
+            if torch.cuda.is_available() and torch.cuda.memory_allocated():
+                torch.cuda.synchronize()
+                memory = torch.cuda.max_memory_allocated()
+            connection.send({"seconds": time.perf_counter() - started, "peak_memory": memory})
+    except (EOFError, KeyboardInterrupt):
+        pass
+    except Exception:
+        traceback.print_exc()

@@ -1,0 +1,187 @@
+"""Is everything there that the pipeline will need? Each check is quick and changes nothing."""
+
+import importlib.util
+import json
+import os
+import shutil
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ddpm.config import Config
+from ddpm.errors import InputError
+from ddpm.features import weights_file
+from ddpm.paths import PROCESSED, RAW, WEIGHTS, from_main_root
+from ddpm.sources import make
+from ddpm.sources.folder import EXTENSIONS
+from ddpm.tracking.store import location
+
+PACKAGES = ("torch", "torchvision", "mlflow", "dvc", "pytorch_fid", "safetensors", "pandas", "matplotlib")
+FLOWERS = {"train": 1020, "val": 1020, "test": 6149}  # images of each official split
+SERVER_SECONDS = 5
+FREE_SHARE = 0.9  # of a GPU's memory; less means that somebody else is at work there
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line: what was looked at, how it is, and what to do about it.
+
+    state: OK | later (a stage that has not run yet will make it) | problem.
+    """
+
+    what: str
+    state: Literal["OK", "later", "problem"]
+    sentence: str
+
+
+def run_checks(config: Config, parameters: int, device: torch.device) -> Iterator[Check]:
+    """Check packages, images, weights, disk, GPU memory and MLflow.
+
+    Args:
+        config: valid parameters.
+        parameters: of the network.
+        device: where the work will be done.
+    """
+    yield _packages()
+    yield _images(config)
+    yield _weights(config)
+    yield _disk(config, parameters)
+    if device.type == "cuda":
+        yield _gpu(device)
+    if config.tracking.enabled:
+        yield _mlflow()
+
+
+def count_images(config: Config) -> int:
+    """Number of images: of data/processed where it holds what is asked for, else as the source will have them.
+
+    Raises:
+        InputError: `data.path` is no folder.
+    """
+    data, packed = config.data, _packed(config)
+    if packed is not None:
+        return packed
+    match data.source:
+        case "flowers102":
+            return sum(FLOWERS[split] for split in data.splits)
+        case "synthetic":
+            return data.synthetic.count
+    try:
+        return len(make(data, RAW))
+    except InputError:  # not listed yet
+        folder = from_main_root(data.path or "")
+        if not folder.is_dir():
+            raise InputError(f"data.path: {folder} is no folder; name the folder that holds your images") from None
+        return sum(path.suffix.lower() in EXTENSIONS for path in folder.rglob("*"))
+
+
+def disk_bytes(config: Config, parameters: int, images: int) -> int:
+    """Most bytes that one experiment writes: outputs (twice, in the workspace and in DVC's cache) and a checkpoint."""
+    pixels = 3 * config.data.image_size**2
+    features = 4 * 2048 * images
+    outputs = pixels * (images + config.sample.n) + features + 4 * parameters
+    # A checkpoint is weights, moments and average, and the newest is written beside the one before; MLflow has a copy
+    # of the model.
+    return 2 * outputs + 2 * 16 * parameters + 4 * parameters
+
+
+def _packages() -> Check:
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        return Check("packages", "problem", f"{', '.join(missing)} missing; run `make install`")
+    return Check("packages", "OK", f"PyTorch {torch.__version__}")
+
+
+def _images(config: Config) -> Check:
+    try:
+        count = count_images(config)
+    except InputError as error:
+        return Check("images", "problem", str(error))
+    if count == 0:
+        return Check("images", "problem", f"data.path: {config.data.path} holds no image; put some there")
+    if _packed(config) is None:
+        return Check("images", "later", f"{count:,} expected; `dvc repro preprocess` makes {PROCESSED}")
+    return Check("images", "OK", f"{count:,} in {PROCESSED}")
+
+
+def _packed(config: Config) -> int | None:
+    """Number of packed images, if they are what the parameters ask for."""
+    try:
+        summary = json.loads((PROCESSED / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    fits = (summary["source"], summary["image_size"]) == (config.data.source, config.data.image_size)
+    return summary["count"] if fits else None
+
+
+def _weights(config: Config) -> Check:
+    name = config.fid.extractor
+    if name == "inception" and not (WEIGHTS / "weights.json").exists():
+        local = config.fid.weights
+        if local and not from_main_root(local).is_file():
+            return Check("feature weights", "problem", f"fid.weights: {local} is no file; correct it or set it to null")
+        return Check("feature weights", "later", "`dvc repro download` fetches them" if not local else f"from {local}")
+    try:
+        file = weights_file(name)
+    except InputError as error:
+        return Check("feature weights", "problem", str(error))
+    if not file.exists():
+        return Check("feature weights", "problem", f"{file} is missing; run `dvc repro --force download`")
+    return Check("feature weights", "OK", f"{name}, {file.name}")
+
+
+def _disk(config: Config, parameters: int) -> Check:
+    try:
+        wanted = disk_bytes(config, parameters, count_images(config))
+    except InputError:
+        wanted = disk_bytes(config, parameters, 0)
+    free = shutil.disk_usage(".").free
+    sentence = f"{wanted / 1e9:.1f} GB wanted at most, {free / 1e9:.1f} GB free"
+    if wanted > free:
+        return Check("disk", "problem", f"{sentence}; free some space, `dvc gc --workspace` clears old results")
+    return Check("disk", "OK", sentence)
+
+
+def _gpu(device: torch.device) -> Check:
+    free, total = torch.cuda.mem_get_info(device)
+    sentence = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+    if free < FREE_SHARE * total:
+        return Check("GPU memory", "problem", f"{sentence}; `nvidia-smi` shows who has the rest")
+    return Check("GPU memory", "OK", sentence)
+
+
+def _mlflow() -> Check:
+    try:
+        uri, database = location()
+    except InputError as error:
+        return Check("MLflow", "problem", str(error))
+    if uri.startswith("sqlite:"):
+        return _database(database)
+    if uri.startswith("http"):
+        try:
+            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=SERVER_SECONDS):
+                pass
+        except (OSError, ValueError, urllib.error.URLError) as error:
+            remedy = "start it, or correct MLFLOW_TRACKING_URI; runs without it are kept for `python -m ddpm sync`"
+            return Check("MLflow", "problem", f"{uri} does not answer ({error}); {remedy}")
+    return Check("MLflow", "OK", uri)
+
+
+def _database(path: Path) -> Check:
+    if not path.exists():
+        if os.access(path.parent, os.W_OK):
+            return Check("MLflow", "later", f"`dvc repro` makes {path}")
+        return Check("MLflow", "problem", f"{path.parent} cannot be written; set MLFLOW_TRACKING_URI to another place")
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1)) as connection:
+            connection.execute("SELECT COUNT(*) FROM experiments")
+    except sqlite3.Error as error:
+        return Check("MLflow", "problem", f"{path} cannot be read ({error}); restore it, or move it away to begin anew")
+    return Check("MLflow", "OK", str(path))

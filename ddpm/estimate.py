@@ -1,0 +1,185 @@
+"""What the work will cost on this machine: measured over a few steps of the real network, without the data."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from ddpm.config import Config, SampleConfig
+from ddpm.dataset import PackedImages
+from ddpm.evaluation import HALVES, SPLITS
+from ddpm.features import CPU_BATCH
+from ddpm.forecast import peak_memory
+from ddpm.manifold import precision_recall
+from ddpm.model import AUTO_BATCH, DiffusionModel
+from ddpm.scores import FrechetDistance, fid, kid_blocks
+from ddpm.training import Training
+
+STATE_BYTES = 5 * 4  # per parameter, float32: weight, gradient, AdamW's two moments, averaged weight
+WARM_UP = 2  # steps
+SMALLEST = 64  # a CPU begins with so small a part of the batch
+CHUNKS = 3  # timed one after the other; their median counts
+CHUNK_SECONDS = 1.0  # of each, unless a step alone takes longer
+CPU_IMAGES = 4  # painted at a time; a processor is not faster with more
+SAMPLING_STEPS = 5  # whose median counts
+FEATURES = 10_000  # of each set at most, for the time of the scores; it hardly grows beyond
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training step costs.
+
+    step_seconds: of the whole batch.
+    memory: bytes at the peak; of the GPU, or of the process where there is none.
+    measured_batch: the batch that was measured; less than the whole one where that would have taken too long.
+    """
+
+    step_seconds: float
+    memory: float
+    measured_batch: int
+
+
+def random_images(config: Config, count: int, classes: int = 2) -> PackedImages:
+    """Random pixels in the shape that the parameters ask for, of which a step takes as long as of photographs.
+
+    Args:
+        config: says how large they are.
+        count: how many.
+        classes: how many, for a conditional model.
+    """
+    side = config.data.image_size
+    return PackedImages(
+        np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8),
+        pd.DataFrame({"id": [str(number) for number in range(count)], "label": np.arange(count) % classes}),
+        {"source": "random", "class_names": [str(c) for c in range(classes)], "class_counts": [1] * classes},
+    )
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def seconds_of(action: Callable[[], object], device: torch.device) -> float:
+    """Time one call, until the device has finished it."""
+    started = time.perf_counter()
+    action()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def step_seconds(training: Training) -> float:
+    """Time of one optimisation step, in seconds: the median of a few chunks of steps, after a warm-up."""
+    step = 0
+
+    def take(count: int) -> None:
+        nonlocal step
+        for _ in range(count):
+            training.train_step(step)
+            step += 1
+
+    device = training.device
+    first = [seconds_of(lambda: take(1), device) for _ in range(WARM_UP)]
+    # The second step is the guide, because the first may include a compilation.
+    count = min(50, max(1, int(CHUNK_SECONDS / first[-1])))
+    if first[-1] > CHUNK_SECONDS:  # once more is enough: other work on the machine can only make it longer
+        return min(first[-1], seconds_of(lambda: take(1), device))
+    return statistics.median(seconds_of(lambda: take(count), device) / count for _ in range(CHUNKS))
+
+
+def training_cost(build: Callable[[int], Training], batch_size: int, device: torch.device, limit: float = 30.0) -> Cost:
+    """Measure a training step and its memory, at the whole batch or the largest part of it that is quick enough.
+
+    A GPU takes the whole batch. A CPU begins with a small part of it, goes on to the whole or to the largest part that
+    `limit` allows, and then continues the straight line through the last two: time and memory are linear in the batch.
+
+    Args:
+        build: makes a fresh training with so many images per step.
+        batch_size: images per step that are asked for.
+        device: where `build` puts it.
+        limit: seconds to spend, roughly.
+
+    Raises:
+        torch.OutOfMemoryError: the batch does not fit into the GPU.
+    """
+    started = time.perf_counter()
+    points: list[tuple[int, float, float]] = []  # images, seconds, bytes
+    size = batch_size if device.type == "cuda" else max(1, batch_size // SMALLEST)
+    while True:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        points.append((size, step_seconds(build(size)), peak_memory(device)))
+        left = limit - (time.perf_counter() - started)
+        # Of the next size, the warm-up and the chunks are to be paid.
+        affordable = int(left / (WARM_UP + CHUNKS) / points[-1][1] * size)
+        if size == batch_size or (len(points) > 1 and affordable < 2 * size):
+            return Cost(_at(batch_size, points, 1), _at(batch_size, points, 2), size)
+        size = min(batch_size, max(2 * size, affordable))
+
+
+def largest_batch(build: Callable[[int], Training], batch_size: int) -> int | None:
+    """Halve a batch that does not fit into the GPU until it does; None if not even one image fits."""
+    while batch_size > 1:
+        batch_size //= 2
+        try:
+            build(batch_size).train_step(0)
+            return batch_size
+        except torch.OutOfMemoryError:
+            pass
+        torch.cuda.empty_cache()
+    return None
+
+
+def sampling_seconds(model: DiffusionModel, config: SampleConfig, seed: int) -> float:
+    """Predict the time of the `sample` stage from a few steps of some images."""
+    device = model.device
+    whole = AUTO_BATCH[device.type] if config.batch_size == "auto" else config.batch_size
+    size = min(config.n, whole, CPU_IMAGES if device.type == "cpu" else whole)
+    options = config.model_dump(exclude={"n", "steps", "batch_size"}) | {"seed": seed, "batch_size": size}
+    moments = []
+
+    def step_ended(_images: int) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        moments.append(time.perf_counter())
+
+    model.sample(size, steps=min(SAMPLING_STEPS, model.diffusion.timesteps), on_step=step_ended, **options)
+    step = statistics.median(after - before for before, after in pairwise(moments))
+    return step * config.steps * config.n / size
+
+
+def scoring_seconds(extractor: nn.Module, config: Config, images: int) -> float:
+    """Predict the time of the `fid` stage from the features of a few random images, and scores of random features."""
+    device = next(extractor.parameters()).device
+    size, side, n = (
+        CPU_BATCH if device.type == "cpu" else config.fid.batch_size,
+        config.data.image_size,
+        config.sample.n,
+    )
+    batch = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8, device=device)
+    with torch.inference_mode():
+        features = extractor(batch)  # warm up
+        seconds = statistics.median(seconds_of(lambda: extractor(batch), device) for _ in range(CHUNKS))
+    width = features.shape[1]
+    real, fake = (torch.randn(min(count, FEATURES), width, device=device) for count in (images, n))
+    distance = FrechetDistance(real, fake)
+    half = seconds_of(lambda: distance(slice(len(fake) // 2)), device)
+    split = seconds_of(lambda: (fid(real, fake), kid_blocks(real, fake), precision_recall(real, fake)), device)
+    return seconds / size * n + half * HALVES + split * (1 + SPLITS)
+
+
+def _at(size: int, points: list[tuple[int, float, float]], place: int) -> float:
+    """Value at `size` of the straight line through the last two points, or of the only one."""
+    x, y = points[-1][0], points[-1][place]
+    if x == size:
+        return y
+    x0, y0 = points[-2][0], points[-2][place]
+    # No steeper than from the origin: what does not depend on the batch is not negative, whatever disturbed the clock.
+    return y + min((y - y0) / (x - x0), y / x) * (size - x)

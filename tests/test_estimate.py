@@ -1,0 +1,300 @@
+"""What the doctor predicts, against closed forms and against a training that really runs."""
+
+import re
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ddpm import checks, estimate
+from ddpm.__main__ import main
+from ddpm.config import parse_config
+from ddpm.estimate import (
+    STATE_BYTES,
+    Cost,
+    count_parameters,
+    largest_batch,
+    random_images,
+    sampling_seconds,
+    step_seconds,
+    training_cost,
+)
+from ddpm.forecast import forecast
+from ddpm.model import DiffusionModel
+from ddpm.progress import duration
+from stages.train import describe_model, prepare
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def tiny(params, tiny_model):
+    """Parameters of a tiny network."""
+    params["model"] = tiny_model.model_dump()
+    params["data"] |= {"image_size": 16, "source": "synthetic"}
+    params["train"] |= {"batch_size": 32}
+    params["sample"] |= {"n": 16, "steps": 20, "batch_size": 4}
+    params["fid"] |= {"extractor": "efficientnet_lite0"}
+    return params | {"device": "cpu"}
+
+
+def test_a_training_holds_five_numbers_of_four_bytes_per_parameter(tiny):
+    config = parse_config(tiny)
+    training = prepare(config, random_images(config, 64))
+    training.train_step(0)
+    parameters = list(training.unet.parameters())
+    moments = [training.optimizer.state[p][name] for p in parameters for name in ("exp_avg", "exp_avg_sq")]
+    held = [*parameters, *(p.grad for p in parameters), *moments, *training.ema.model.parameters()]
+    assert sum(t.numel() * t.element_size() for t in held) == STATE_BYTES * count_parameters(training.unet)
+
+
+def test_the_predicted_speed_is_that_of_a_training_within_a_fifth(tiny, monkeypatch):
+    monkeypatch.setattr(estimate, "CHUNK_SECONDS", 0.3)
+    config = parse_config(tiny)
+
+    def build(size):
+        train = config.train.model_copy(update={"batch_size": size})
+        return prepare(config.model_copy(update={"train": train}), random_images(config, 128))
+
+    real = build(32)
+    real.train_step(0)
+
+    def error():
+        cost = training_cost(build, 32, CPU, limit=5)
+        assert cost.measured_batch == 32
+        started = time.perf_counter()
+        for step in range(1, 11):
+            real.train_step(step)
+        return abs(cost.step_seconds / ((time.perf_counter() - started) / 10) - 1)
+
+    # Three tries, because other work on the machine may begin or end between the two.
+    assert any(error() < 0.2 for _ in range(3))
+
+
+class Slow:
+    """A training whose step takes a known time, and whose device is a CPU's."""
+
+    device = CPU
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def train_step(self, step: int) -> None:
+        self.clock[0] += self.seconds
+
+
+def test_time_and_memory_of_a_large_batch_are_on_the_line_through_two_small_ones(monkeypatch):
+    Slow.clock, sizes = [0.0], []
+    monkeypatch.setattr("ddpm.estimate.time.perf_counter", lambda: Slow.clock[0])
+    monkeypatch.setattr("ddpm.estimate.peak_memory", lambda device: 1e9 + 1e7 * sizes[-1])
+
+    def build(size):
+        sizes.append(size)
+        return Slow(0.5 + 0.1 * size)
+
+    cost = training_cost(build, 128, CPU, limit=30)
+    assert sizes[0] == 2 and 4 <= cost.measured_batch == sizes[-1] < 128
+    assert cost.step_seconds == pytest.approx(0.5 + 12.8) and cost.memory == pytest.approx(1e9 + 1.28e9)
+    assert Slow.clock[0] < 40  # the limit is kept, roughly
+
+
+def test_a_disturbed_clock_never_makes_a_fixed_part_negative(monkeypatch):
+    Slow.clock = [0.0]
+    monkeypatch.setattr("ddpm.estimate.time.perf_counter", lambda: Slow.clock[0])
+    cost = training_cost(lambda size: Slow(1.0 if size < 4 else 5.0 * size / 4), 128, CPU, limit=5)
+    assert cost.step_seconds == pytest.approx(160)
+
+
+def test_steps_that_are_slower_than_the_limit_are_measured_at_two_sizes_nonetheless(monkeypatch):
+    Slow.clock, sizes = [0.0], []
+    monkeypatch.setattr("ddpm.estimate.time.perf_counter", lambda: Slow.clock[0])
+
+    def build(size):
+        sizes.append(size)
+        return Slow(3.0 + 2.0 * size)
+
+    cost = training_cost(build, 256, CPU, limit=5)
+    assert sizes == [4, 8] and cost.step_seconds == pytest.approx(515)
+
+
+def test_time_of_a_warm_up_is_not_counted(monkeypatch):
+    monkeypatch.setattr(estimate, "CHUNK_SECONDS", 0.05)
+
+    class Compiled(Slow):
+        def train_step(self, step):
+            time.sleep(0.5 if step == 0 else 0.01)
+
+    assert step_seconds(Compiled(0)) == pytest.approx(0.01, rel=0.3)
+
+
+@pytest.mark.parametrize(("fitting", "found"), [(100, 64), (16, 16), (1, 1), (0, None)])
+def test_the_largest_batch_that_fits_is_found_by_halving(fitting, found):
+    def build(size):
+        if size > fitting:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Slow(0)
+
+    Slow.clock = [0.0]
+    assert largest_batch(build, 128) == found
+
+
+def test_the_predicted_time_of_sampling_is_that_of_sampling(tiny):
+    config = parse_config(tiny)
+    packed = random_images(config, 64)
+    training = prepare(config, packed)
+    model = DiffusionModel(training.ema.model, describe_model(config, packed, training))
+    options = config.sample.model_dump(exclude={"n"})
+
+    def error():
+        predicted = sampling_seconds(model, config.sample, seed=0)
+        started = time.perf_counter()
+        model.sample(config.sample.n, seed=0, **options)
+        return abs(predicted / (time.perf_counter() - started) - 1)
+
+    assert any(error() < 0.2 for _ in range(5))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 s"), (40, "40 s"), (125, "2 min"), (7800, "2 h 10 min"), (3600 * 76, "3 d 4 h"), (3599, "1 h 0 min")],
+)
+def test_durations_are_told_in_two_units(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_what_is_left_of_a_training_is_told_in_a_few_words():
+    assert re.fullmatch(r"about 2 h 10 min, \d+\.\d GB", forecast(130, 60.0, CPU))
+
+
+def test_random_images_are_what_the_parameters_ask_for(tiny):
+    tiny["model"]["conditional"] = True
+    config = parse_config(tiny)
+    packed = random_images(config, 40, classes=5)
+    training = prepare(config, packed)
+    assert packed.images.shape == (40, 16, 16, 3) and len(training.train_set) == 36
+    assert training.unet.none_class == 5
+
+
+@pytest.fixture
+def doctor(tiny, tmp_path, monkeypatch, capsys):
+    """Run the command in an empty workspace with these parameters; returns its exit code, and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.setattr(sys, "argv", ["ddpm", "doctor"])
+
+    def doctor(**groups):
+        for name, values in groups.items():
+            tiny[name] = tiny[name] | values
+        Path("params.yaml").write_text(yaml.safe_dump(tiny))
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return doctor
+
+
+def test_the_doctor_predicts_all_stages_without_any_data(doctor, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "CHUNK_SECONDS", 0.3)
+    monkeypatch.setattr(estimate, "FEATURES", 200)
+    code, printed = doctor()
+    assert code == 0, printed
+    assert re.search(r"OK +packages +PyTorch", printed)
+    assert re.search(r"later +images +2,000 expected; `dvc repro preprocess` makes data/processed", printed)
+    assert re.search(r"later +MLflow +`dvc repro` makes .*mlflow.db", printed)
+    assert re.search(r"train +memory +[\d.]+ GB: weights and optimizer", printed)
+    assert re.search(r"speed +[\d.e+]+ images/s", printed)
+    assert re.search(r"time +.* for 700 epochs, 39,375 steps", printed)  # 1,800 images, 32 at a time
+    assert re.search(r"sample +time +.* for 16 images in 20 steps", printed)
+    assert re.search(r"fid +time +\d+.* with efficientnet_lite0 features", printed)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".dvc", "params.yaml"]  # it writes nothing
+
+
+def test_a_training_that_does_not_fit_into_the_memory_is_a_problem(doctor, monkeypatch):
+    monkeypatch.setattr("ddpm.estimate.training_cost", lambda *_: Cost(1.0, 1e15, 32))
+    monkeypatch.setattr("ddpm.estimate.sampling_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("ddpm.estimate.scoring_seconds", lambda *_: 1.0)
+    code, printed = doctor()
+    assert code == 1 and "lower train.batch_size, or model.channels" in printed
+    assert printed.endswith("error: 1 problem, see above\n")
+
+
+def test_a_batch_that_does_not_fit_into_the_gpu_is_a_problem_with_a_number_as_remedy(doctor, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("ddpm.estimate.training_cost", full)
+    code, printed = doctor()
+    assert code == 1 and "train.batch_size: 32 images do not fit into this GPU; 16 fits; set it to that" in printed
+
+
+def test_a_wrong_parameter_is_told_before_any_work(doctor):
+    code, printed = doctor(train={"batch_size": 0})
+    assert code == 2 and printed.startswith("error: params.yaml: train.batch_size: found 0")
+
+
+def test_each_fault_is_a_line_with_its_remedy(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.setattr(checks, "PACKAGES", ("torch", "no_such_package"))
+    tiny["data"] |= {"source": "folder", "path": str(tmp_path / "nowhere")}
+    tiny["fid"] |= {"extractor": "inception", "weights": "nowhere.pth"}
+    tiny["sample"] |= {"n": 10_000_000}
+    tiny["data"] |= {"image_size": 128}
+    tiny["model"] |= {"attention": []}
+    (tmp_path / "mlflow.db").write_text("no database")
+    found = {check.what: check for check in checks.run_checks(parse_config(tiny), 10**12, CPU)}
+    assert {check.state for check in found.values()} == {"problem"}
+    assert found["packages"].sentence == "no_such_package missing; run `make install`"
+    assert found["images"].sentence.endswith("nowhere is no folder; name the folder that holds your images")
+    assert found["feature weights"].sentence == "fid.weights: nowhere.pth is no file; correct it or set it to null"
+    assert "free some space" in found["disk"].sentence
+    assert "mlflow.db cannot be read" in found["MLflow"].sentence
+
+
+def test_a_server_that_does_not_answer_is_a_problem(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    found = {check.what: check for check in checks.run_checks(parse_config(tiny), 1000, CPU)}
+    assert found["MLflow"].state == "problem" and "127.0.0.1:9 does not answer" in found["MLflow"].sentence
+
+
+def test_a_store_in_use_is_fine(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    with sqlite3.connect("mlflow.db") as connection:
+        connection.execute("CREATE TABLE experiments (id INTEGER)")
+    found = {check.what: check for check in checks.run_checks(parse_config(tiny), 1000, CPU)}
+    assert found["MLflow"].state == "OK"
+
+
+@pytest.mark.parametrize(("splits", "count"), [(["train", "val", "test"], 8189), (["train"], 1020)])
+def test_images_of_flowers102_are_known_before_they_are_there(params, tmp_path, monkeypatch, splits, count):
+    monkeypatch.chdir(tmp_path)
+    params["data"] |= {"splits": splits}
+    assert checks.count_images(parse_config(params)) == count
+
+
+def test_packed_images_count_where_they_are_what_is_asked_for(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/processed").mkdir(parents=True)
+    Path("data/processed/summary.json").write_text('{"source": "synthetic", "image_size": 16, "count": 77}')
+    assert checks.count_images(parse_config(tiny)) == 77
+    tiny["data"] |= {"image_size": 32}
+    tiny["model"] |= {"attention": [16]}
+    assert checks.count_images(parse_config(tiny)) == 2000
+
+
+def test_images_of_a_folder_are_counted(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine/rose").mkdir(parents=True)
+    for name in ("mine/a.JPG", "mine/rose/b.png", "mine/notes.txt"):
+        Path(name).touch()
+    tiny["data"] |= {"source": "folder", "path": str(tmp_path / "mine")}
+    assert checks.count_images(parse_config(tiny)) == 2
