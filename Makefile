@@ -31,7 +31,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 lock:  # needs uv
-	uv pip compile pyproject.toml --universal --all-extras --no-emit-index-url --output-file requirements.lock
+	uv pip compile pyproject.toml --universal --all-extras --no-emit-index-url --generate-hashes --output-file requirements.lock
 
 clean:
 	rm -rf .demo .mypy_cache .ruff_cache .pytest_cache

@@ -60,7 +60,7 @@ def test_dvc_reports_nothing_about_its_use():
 
 
 def test_only_downloads_open_a_connection():
-    """And tracking, where MLflow talks to the store that the user names, and the doctor, who asks whether it answers."""
+    """And tracking, where MLflow talks to the store that the user names, and the doctor, who asks for an answer."""
     network = {"urllib.request", "http.client", "socket", "requests", "ssl", "ftplib"}
     found = set()
     for path in SOURCES:
