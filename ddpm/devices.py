@@ -22,7 +22,7 @@ def choose_device(name: str) -> torch.device:
         raise InputError(
             "device: cuda, but PyTorch sees no CUDA GPU; check `nvidia-smi` and the driver, or set it to auto or cpu"
         )
-    if name == "auto" and not available:
+    if name == "auto" and not available and os.environ.get("RANK", "0") == "0":
         print("No CUDA GPU was found, so this runs on the CPU; the full recipe needs a GPU.", file=sys.stderr)
     if not available or name == "cpu":
         return torch.device("cpu")
@@ -31,6 +31,7 @@ def choose_device(name: str) -> torch.device:
         raise InputError(
             f"process {number + 1} finds only {torch.cuda.device_count()} CUDA GPUs; start as many processes"
         )
+    torch.cuda.set_device(number)  # for pinned memory and NCCL, which would take the first one
     return torch.device("cuda", number)
 
 
@@ -58,11 +59,11 @@ def make_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def describe(device: torch.device) -> str:
-    """Name the device for people, such as "NVIDIA H100 80GB HBM3" or "CPU, 8 threads"."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+def describe(device: torch.device, processes: int = 1) -> str:
+    """Name the devices of all processes for people, such as "4 x NVIDIA H100 80GB HBM3" or "CPU, 8 threads"."""
+    is_cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if is_cuda else f"CPU, {torch.get_num_threads()} threads"
+    return f"{processes} x {name}" if processes > 1 else name
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

@@ -1,16 +1,20 @@
 """Train the network on the packed images; keep its averaged weights and the curves."""
 
+from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
+from ddpm.batches import ImageSet
 from ddpm.checkpoint import Checkpoint, checkpoint_for
 from ddpm.checksums import checksum
 from ddpm.config import Config
 from ddpm.dataset import PackedImages, load_packed, split_holdout
 from ddpm.devices import choose_device, describe, make_deterministic, memory_format
 from ddpm.diffusion import Diffusion
+from ddpm.distributed import ALONE, Group, process_group, spread
 from ddpm.errors import InputError
 from ddpm.lineage import stage_key
 from ddpm.model import DiffusionModel
@@ -18,7 +22,7 @@ from ddpm.model_file import save_model
 from ddpm.paths import MODELS, PROCESSED, REPORTS
 from ddpm.pictures import enlarge, grid
 from ddpm.tracking import training_run
-from ddpm.training import History, ImageSet, Training
+from ddpm.training import History, Training
 from ddpm.unet import UNet
 from stages import run
 
@@ -29,25 +33,35 @@ PREVIEW_STEPS = 25
 def main(config: Config) -> None:
     """Read data/processed/; write models/ and reports/curves/."""
     packed = load_packed(PROCESSED)
-    training = prepare(config, packed)
+    split(config, packed)  # before the other processes start, so that a fault is told once
+    spread("stages.train")
     key = stage_key("train", config.model_dump(mode="json"))
-    description = describe_model(config, packed, training)
-    print(
-        f"Training {description['training']['parameters'] / 1e6:.1f} M parameters on {len(training.train_set)} images "
-        f"({len(training.heldout_set)} held out): {training.steps} steps on {describe(training.device)}."
-    )
-    with checkpoint_for(key) as checkpoint:
-        state = checkpoint.load()
-        if state:
+    device = choose_device(config.device)
+    with process_group(device) as group, checkpoint_for(key) if group.rank == 0 else nullcontext() as checkpoint:
+        training = prepare(config, packed, device, group)
+        description = describe_model(config, packed, training)
+        if checkpoint:
+            size, images, heldout = (description["training"][key] for key in ("parameters", "images", "heldout_images"))
+            print(
+                f"Training {size / 1e6:.1f} M parameters on {images} images ({heldout} held out): "
+                f"{training.steps} steps on {describe(device, group.size)}."
+            )
+        # From the first process, because other machines may not see its disk.
+        if state := group.broadcast(checkpoint.load() if checkpoint else None):
             training.restore(state)
-            print(f"Going on from the checkpoint after step {training.progress.steps}.")
-        train(config, training, description, key, checkpoint)
+            if checkpoint:
+                print(f"Going on from the checkpoint after step {training.progress.steps}.")
+        if checkpoint:
+            train(config, training, description, key, checkpoint)
+        else:
+            training.follow()
 
 
 def train(config: Config, training: Training, description: dict[str, Any], key: str, checkpoint: Checkpoint) -> None:
     """Train from where `training` is, and write the outputs."""
     with training_run(config, key, resumed=training.progress.steps > 0) as tracker:
-        tracker.tags({"device": describe(training.device), "data.sha256": checksum(PROCESSED / "images.npy")})
+        device = describe(training.device, training.group.size)
+        tracker.tags({"device": device, "data.sha256": checksum(PROCESSED / "images.npy")})
 
         def preview(unet: UNet, step: int) -> None:
             steps = min(PREVIEW_STEPS, config.diffusion.timesteps)
@@ -62,11 +76,11 @@ def train(config: Config, training: Training, description: dict[str, Any], key: 
         tracker.model(MODELS)
 
 
-def prepare(config: Config, packed: PackedImages) -> Training:
-    """Put images and a fresh network on the device.
+def split(config: Config, packed: PackedImages) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of the training images and of the held-out ones.
 
     Raises:
-        InputError: no image is left for training, or the device cannot be had.
+        InputError: no image is left for training, or they are not of the size that is wanted.
     """
     rows, heldout_rows = split_holdout(packed.items["id"].tolist(), config.data.holdout)
     side = packed.images.shape[1]
@@ -76,9 +90,23 @@ def prepare(config: Config, packed: PackedImages) -> Training:
         )
     if len(rows) == 0:
         raise InputError(f"data.holdout: {config.data.holdout} leaves none of {len(packed.items)} images for training")
+    return rows, heldout_rows
+
+
+def prepare(config: Config, packed: PackedImages, device: torch.device, group: Group = ALONE) -> Training:
+    """Put images and a fresh network on the device.
+
+    Raises:
+        InputError: see `split`; or there are more processes than images in a batch.
+    """
+    rows, heldout_rows = split(config, packed)
+    if config.train.batch_size < group.size and group.rank == 0:
+        raise InputError(
+            f"train.batch_size: {config.train.batch_size} images cannot be shared by {group.size} processes; "
+            "raise it, or start fewer"
+        )
     if config.train.deterministic:
         make_deterministic()
-    device = choose_device(config.device)
     labels = packed.items["label"].to_numpy()
     torch.manual_seed(config.seed)
     num_classes = len(packed.summary["class_names"]) if config.model.conditional else None
@@ -90,10 +118,11 @@ def prepare(config: Config, packed: PackedImages) -> Training:
         unet.to(device, memory_format=memory_format(device)),  # type: ignore[call-overload]
         diffusion,
         config.train,
-        ImageSet.on(device, packed.images[rows], labels[rows]),
-        ImageSet.on(device, packed.images[heldout_rows], labels[heldout_rows]),
+        ImageSet(device, packed.images[rows], labels[rows]),
+        ImageSet(device, packed.images[heldout_rows], labels[heldout_rows]),
         epochs=config.epochs,
         seed=config.seed,
+        group=group,
     )
 
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm.batches import ImageSet
 from ddpm.config import TrainConfig
 from ddpm.devices import make_deterministic
 from ddpm.diffusion import Diffusion
 from ddpm.model import DiffusionModel
 from ddpm.noise import ImageNoise
-from ddpm.training import ImageSet, Training
+from ddpm.training import Training
 from ddpm.unet import UNet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -34,7 +35,7 @@ def make(model, precision: str) -> Training:
         batch_size=16, lr=1e-3, weight_decay=0.0, warmup_steps=5, grad_clip=1.0, ema_decay=0.99, flip=True,
         precision=precision, deterministic=True, log_every=10, label_dropout=0.1,
     )  # fmt: skip
-    train_set = ImageSet.on(CUDA, images, np.arange(64) % 5)
+    train_set = ImageSet(CUDA, images, np.arange(64) % 5)
     unet = UNet(model, 16, num_classes=5).to(CUDA)
     return Training(unet, Diffusion("cosine", 1000, "eps", device=CUDA), config, train_set, train_set, epochs=8, seed=0)
 

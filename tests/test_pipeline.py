@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import torch
 import yaml
 from mlflow import MlflowClient
 from tiny_repository import (
@@ -117,7 +118,7 @@ def test_the_model_on_disk_is_the_average_that_training_reports(reproduced):
     from stages.train import prepare
 
     config = load_config(reproduced / "params.yaml")
-    training = prepare(config, load_packed(reproduced / "data/processed"))
+    training = prepare(config, load_packed(reproduced / "data/processed"), torch.device("cpu"))
     training.ema.model.load_state_dict(load_model(reproduced / "models", device="cpu").unet.state_dict())
     reported = pd.read_csv(reproduced / "reports/curves/heldout.csv")["loss"].iloc[-1]
     assert training.heldout_loss() == pytest.approx(reported, rel=1e-4)

@@ -5,13 +5,16 @@ import numpy as np
 import pytest
 import torch
 
+from ddpm.batches import BatchOrder, ImageSet
 from ddpm.checkpoint import Checkpoint
 from ddpm.config import TrainConfig
 from ddpm.diffusion import Diffusion
+from ddpm.distributed import ALONE
 from ddpm.ema import Ema
 from ddpm.errors import RunError
 from ddpm.model import DiffusionModel
-from ddpm.training import BatchOrder, ImageSet, Training
+from ddpm.train_step import TrainStep
+from ddpm.training import Training
 from ddpm.unet import UNet
 from ddpm.vlb import bound
 
@@ -48,7 +51,15 @@ def disks(count: int, size: int = 16) -> np.ndarray:
 
 
 def make(
-    tiny_model, train_images, heldout_images=None, epochs=2, seed=0, target="eps", variance="fixed", **changes
+    tiny_model,
+    train_images,
+    heldout_images=None,
+    epochs=2,
+    seed=0,
+    target="eps",
+    variance="fixed",
+    group=ALONE,
+    **changes,
 ) -> Training:
     """A training; of a conditional model, on two classes that take turns."""
     torch.manual_seed(seed)
@@ -61,10 +72,11 @@ def make(
         unet,
         diffusion,
         settings(**changes),
-        ImageSet.on(CPU, train_images, np.arange(len(train_images)) % 2),
-        ImageSet.on(CPU, heldout, np.arange(len(heldout)) % 2),
+        ImageSet(CPU, train_images, np.arange(len(train_images)) % 2),
+        ImageSet(CPU, heldout, np.arange(len(heldout)) % 2),
         epochs=epochs,
         seed=seed,
+        group=group,
     )
 
 
@@ -169,7 +181,7 @@ def test_ema_equals_its_recursion_and_forgets_the_start(tiny_model):
 def test_flips_happen_and_can_be_turned_off(tiny_model, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        Training, "_losses", lambda self, unet, x0, *rest: seen.append(x0) or [x0.new_zeros(1, requires_grad=True)]
+        TrainStep, "losses", lambda self, unet, x0, *rest: seen.append(x0) or [x0.new_zeros(1, requires_grad=True)]
     )
     images = np.zeros((64, 16, 16, 3), dtype=np.uint8)
     images[:, :, :8] = 255  # white on the left
@@ -191,9 +203,9 @@ def seen_labels(monkeypatch):
     """The labels of each call of the network, which itself is left out."""
     seen = []
     monkeypatch.setattr(
-        Training,
-        "_losses",
-        lambda self, unet, x0, labels, t: seen.append(labels.clone()) or [torch.ones(len(x0), requires_grad=True)],
+        TrainStep,
+        "losses",
+        lambda self, unet, x0, labels, *rest: seen.append(labels.clone()) or [torch.ones(len(x0), requires_grad=True)],
     )
     return seen
 
@@ -227,11 +239,11 @@ def test_label_dropout_changes_nothing_else(tiny_model, conditional, monkeypatch
     assert histories[0] == histories[1]
     seen = []
     monkeypatch.setattr(
-        Training, "_losses", lambda self, unet, *rest: seen.append(rest) or [torch.ones(1, requires_grad=True)]
+        TrainStep, "losses", lambda self, unet, *rest: seen.append(rest) or [torch.ones(1, requires_grad=True)]
     )
     for model in (tiny_model, conditional):
         make(model, images).train_step(3)
-    (x0, _, t), (other_x0, _, other_t) = seen
+    (x0, _, t, _), (other_x0, _, other_t, _) = seen
     assert torch.equal(x0, other_x0) and torch.equal(t, other_t)
 
 
@@ -306,8 +318,8 @@ def test_a_conditional_network_learns_what_its_classes_look_like(conditional):
         unet,
         Diffusion("cosine", 1000, "v"),
         settings(batch_size=8, ema_decay=0.9),
-        ImageSet.on(CPU, images, labels),
-        ImageSet.on(CPU, images[:0], labels[:0]),
+        ImageSet(CPU, images, labels),
+        ImageSet(CPU, images[:0], labels[:0]),
         epochs=20,
         seed=0,
     )
@@ -348,8 +360,12 @@ def test_heldout_loss_spreads_its_time_steps_over_all_images(tiny_model, monkeyp
     seen = []
     images = disks(64)
     training = make(tiny_model, images, images)
-    losses = training._losses
-    monkeypatch.setattr(training, "_losses", lambda unet, x0, labels, t: seen.append(t) or losses(unet, x0, labels, t))
+    losses = training.optimisation.losses
+    monkeypatch.setattr(
+        training.optimisation,
+        "losses",
+        lambda unet, x0, labels, t, eps: seen.append(t) or losses(unet, x0, labels, t, eps),
+    )
     first = training.heldout_loss()
     times = torch.cat(seen).double()
     assert times.sort().values.diff().unique().numel() <= 2 and times.mean().item() == pytest.approx(499.5, abs=8)
