@@ -121,9 +121,20 @@ class TrainConfig(_Group):
     ema_decay: Probability
     flip: StrictBool
     label_dropout: Probability
+    accumulate: Batch
+    checkpoint_activations: StrictBool
     precision: Precision
     deterministic: StrictBool
     log_every: Count
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"train.accumulate: a batch of {self.batch_size} images has no {self.accumulate} parts; "
+                f"choose at most {self.batch_size} (train.batch_size)"
+            )
+        return self
 
 
 class SampleConfig(_Group):

@@ -3,6 +3,7 @@
 import os
 import sys
 
+import psutil
 import torch
 
 from ddpm.errors import InputError
@@ -47,6 +48,13 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "bf16" and device.type == "cuda" and not native:
         raise InputError("precision: bf16, but this GPU has no bfloat16 arithmetic; set it to auto or fp32")
     return torch.bfloat16 if precision == "bf16" or (precision == "auto" and native) else None
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may take: free ones of a GPU, or of the host a part like that of its siblings there."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def make_deterministic() -> None:

@@ -37,11 +37,12 @@ class TrainStep:
             unet.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
         self.curves = ["loss", "grad_norm", *(["vlb"] if diffusion.variance == "learned" else [])]
-        self.device = train_set.labels.device
+        self.device = train_set.device
         self._train_set, self._group = train_set, group
         self._order = BatchOrder(len(train_set), config.batch_size, seed)
         self._dtype = autocast_dtype(config.precision, self.device)
-        self._network: torch.nn.Module = DistributedDataParallel(unet) if group.size > 1 else unet
+        unet.checkpoint_activations = config.checkpoint_activations
+        self._network = DistributedDataParallel(unet) if group.size > 1 else unet
 
     def __call__(self, step: int) -> Tensor:
         """Take step number `step`; returns `curves` on the device, float32, vlb in bits per pixel and channel.
@@ -51,7 +52,7 @@ class TrainStep:
         batch = self._batch(step)
         self.unet.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss, *vlb = self._backward(*batch)
+        loss, *vlb = self._gradients(*batch)
         grad_norm = torch.nn.utils.clip_grad_norm_(self.unet.parameters(), self.config.grad_clip)
         self._set_learning_rate(step)
         self.optimizer.step()
@@ -89,6 +90,7 @@ class TrainStep:
         count = self.config.batch_size
         share = self._group.share(count)
         x0, labels = self._train_set.batch(torch.from_numpy(self._order.rows(step)[share]))
+        self._train_set.expect(torch.from_numpy(self._order.rows(step + 1)[share]))
         if self.config.flip:
             mirrored = torch.rand(count, 1, 1, 1, device=self.device)[share] < 0.5
             x0 = torch.where(mirrored, x0.flip(-1), x0)
@@ -101,8 +103,17 @@ class TrainStep:
             torch.manual_seed(int(generator(self.seed, 2, step, self._group.rank).integers(2**63)))
         return x0, labels, t, eps
 
+    def _gradients(self, *batch: Tensor) -> list[Tensor]:
+        """Leave the gradients of a batch; returns L_simple, and the bound where the variance is learned."""
+        parts = list(zip(*(tensor.chunk(self.config.accumulate) for tensor in batch), strict=True))
+        network = self._network
+        with network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext():
+            sums = [self._backward(*part) for part in parts[:-1]]
+        sums.append(self._backward(*parts[-1]))  # here the processes exchange their gradients
+        return [sum(terms[1:], start=terms[0]) for terms in zip(*sums, strict=True)]
+
     def _backward(self, x0: Tensor, labels: Tensor, t: Tensor, eps: Tensor) -> list[Tensor]:
-        """Add to the gradients; returns L_simple, and the bound where the variance is learned."""
+        """Add the gradients of a part of the batch; returns its share of L_simple, and of the bound."""
         # DistributedDataParallel averages over the processes: this makes it the mean over the images of the batch,
         # also where one process has an image more than another.
         count = self.config.batch_size / self._group.size

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ddpm.batches import ImageSet
+from ddpm.batches import place_images
 from ddpm.checkpoint import Checkpoint, checkpoint_for
 from ddpm.checksums import checksum
 from ddpm.config import Config
@@ -44,7 +44,8 @@ def main(config: Config) -> None:
             size, images, heldout = (description["training"][key] for key in ("parameters", "images", "heldout_images"))
             print(
                 f"Training {size / 1e6:.1f} M parameters on {images} images ({heldout} held out): "
-                f"{training.steps} steps on {describe(device, group.size)}."
+                f"{training.steps} steps on {describe(device, group.size)}. "
+                f"The images ({packed.images.nbytes / 1e6:.0f} MB) {training.train_set.place}."
             )
         # From the first process, because other machines may not see its disk.
         if state := group.broadcast(checkpoint.load() if checkpoint else None):
@@ -114,12 +115,13 @@ def prepare(config: Config, packed: PackedImages, device: torch.device, group: G
     # Without label dropout nothing would teach the network what "no class" means.
     none_class = config.model.conditional and config.train.label_dropout > 0
     unet = UNet(config.model, config.data.image_size, num_classes, diffusion.output_channels, none_class)
+    train_set, heldout_set = place_images(device, packed.images, labels, rows, heldout_rows)
     return Training(
         unet.to(device, memory_format=memory_format(device)),  # type: ignore[call-overload]
         diffusion,
         config.train,
-        ImageSet(device, packed.images[rows], labels[rows]),
-        ImageSet(device, packed.images[heldout_rows], labels[heldout_rows]),
+        train_set,
+        heldout_set,
         epochs=config.epochs,
         seed=config.seed,
         group=group,

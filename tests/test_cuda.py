@@ -34,6 +34,7 @@ def make(model, precision: str) -> Training:
     config = TrainConfig(
         batch_size=16, lr=1e-3, weight_decay=0.0, warmup_steps=5, grad_clip=1.0, ema_decay=0.99, flip=True,
         precision=precision, deterministic=True, log_every=10, label_dropout=0.1,
+        accumulate=1, checkpoint_activations=False,
     )  # fmt: skip
     train_set = ImageSet(CUDA, images, np.arange(64) % 5)
     unet = UNet(model, 16, num_classes=5).to(CUDA)

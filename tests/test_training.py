@@ -1,11 +1,13 @@
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ddpm.batches import BatchOrder, ImageSet
+from ddpm import batches
+from ddpm.batches import BatchOrder, ImageSet, StreamedSet, place_images
 from ddpm.checkpoint import Checkpoint
 from ddpm.config import TrainConfig
 from ddpm.diffusion import Diffusion
@@ -34,6 +36,7 @@ def settings(**changes) -> TrainConfig:
         "batch_size": 16, "lr": 2e-3, "weight_decay": 0.0, "warmup_steps": 10, "grad_clip": 1.0,
         "ema_decay": 0.99, "flip": True, "precision": "fp32", "deterministic": False, "log_every": 10,
         "label_dropout": 0.1,
+        "accumulate": 1, "checkpoint_activations": False,
     }  # fmt: skip
     return TrainConfig(**defaults | changes)
 
@@ -354,6 +357,83 @@ def test_bf16_computes_in_bf16_and_keeps_weights_and_loss_in_float32(tiny_model,
     assert {parameter.dtype for parameter in training.unet.parameters()} == {torch.float32}
     exact = make(tiny_model, disks(16), precision="fp32").train_step(0)
     assert values[0].item() == pytest.approx(exact[0].item(), rel=0.02)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_a_batch_taken_in_parts_has_the_same_gradients_and_curves(conditional, accumulate):
+    """To the rounding of float32; 16 images in 3 parts are 6, 6 and 4."""
+    images = disks(32)
+    values = []
+    for parts in (1, accumulate):
+        training = make(conditional, images, variance="learned", accumulate=parts, grad_clip=1e9)
+        torch.manual_seed(0)
+        torch.nn.init.normal_(training.unet.head[-1].weight, std=0.1)
+        values.append((training.train_step(0), [parameter.grad for parameter in training.unet.parameters()]))
+    (whole, gradients), (in_parts, others) = values
+    assert torch.allclose(whole, in_parts, rtol=1e-5)
+    scale = max(gradient.abs().max() for gradient in gradients)
+    for ours, theirs in zip(gradients, others, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_activations_that_are_computed_again_give_the_same_bytes_and_are_not_kept(tiny_model):
+    """With the same dropout on the way back as on the way there."""
+    model = tiny_model.model_copy(update={"dropout": 0.3})
+    kept, forgotten, weights = [], [], []
+    for sizes, checkpointed in ((kept, False), (forgotten, True)):
+        training = make(model, disks(16), checkpoint_activations=checkpointed)
+        torch.manual_seed(0)
+        torch.nn.init.normal_(training.unet.head[-1].weight, std=0.1)
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, to=sizes: to.append(x.numel()) or x, lambda x: x):
+            for step in range(2):
+                training.train_step(step)
+        weights.append(training.unet.state_dict())
+    for ours, theirs in zip(weights[0].values(), weights[1].values(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert sum(forgotten) < 0.5 * sum(kept)
+
+
+@pytest.mark.parametrize("is_conditional", [False, True])
+def test_streamed_images_give_the_same_bytes(tiny_model, tmp_path, is_conditional):
+    """From a memory map, of which the training and the held-out images are rows in any order."""
+    images, labels = disks(40), np.arange(40) % 2
+    np.save(tmp_path / "images.npy", images)
+    rows = np.random.default_rng(0).permutation(40)
+    histories, weights = [], []
+    for stream in (False, True):
+        source = np.load(tmp_path / "images.npy", mmap_mode="r")
+        train_set, heldout_set = place_images(CPU, source, labels, rows[:32], rows[32:], stream=stream)
+        assert isinstance(train_set, StreamedSet) == stream and len(train_set) == 32
+        model = tiny_model.model_copy(update={"conditional": is_conditional})
+        training = make(model, images[:32], images[32:], epochs=3)
+        training.heldout_set, training.optimisation._train_set = heldout_set, train_set
+        histories.append(run(training)[0])
+        weights.append(training.ema.model.state_dict())
+    assert histories[0] == histories[1]
+    for ours, theirs in zip(weights[0].values(), weights[1].values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_next_batch_is_read_ahead_and_once(tiny_model, monkeypatch):
+    images, reads = disks(32), []
+    read = StreamedSet._read
+    monkeypatch.setattr(
+        StreamedSet, "_read", lambda self, rows: reads.append(threading.get_ident()) or read(self, rows)
+    )
+    training = make(tiny_model, images)
+    (training.optimisation._train_set,) = place_images(CPU, images, np.zeros(32), np.arange(32), stream=True)
+    for step in range(4):
+        training.train_step(step)
+    training.optimisation._train_set._reader.shutdown()
+    assert len(reads) == 5 and reads[0] == threading.get_ident() and threading.get_ident() not in reads[1:]
+
+
+def test_images_stay_on_the_disk_when_they_would_take_more_than_a_quarter_of_the_free_memory(monkeypatch):
+    images = disks(8)
+    for free, kind in ((4 * images.nbytes, ImageSet), (4 * images.nbytes - 4, StreamedSet)):
+        monkeypatch.setattr(batches, "free_memory", lambda device, free=free: free)
+        (chosen,) = place_images(CPU, images, np.zeros(8), np.arange(8))
+        assert type(chosen) is kind
 
 
 def test_heldout_loss_spreads_its_time_steps_over_all_images(tiny_model, monkeypatch):
