@@ -1,7 +1,9 @@
 """Which device does the work, and in which precision."""
 
 import os
+import shutil
 import sys
+from typing import Literal
 
 import psutil
 import torch
@@ -23,7 +25,7 @@ def choose_device(name: str) -> torch.device:
         raise InputError(
             "device: cuda, but PyTorch sees no CUDA GPU; check `nvidia-smi` and the driver, or set it to auto or cpu"
         )
-    if name == "auto" and not available and os.environ.get("RANK", "0") == "0":
+    if name == "auto" and not available and is_first():
         print("No CUDA GPU was found, so this runs on the CPU; the full recipe needs a GPU.", file=sys.stderr)
     if not available or name == "cpu":
         return torch.device("cpu")
@@ -55,6 +57,35 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def compiles(choice: bool | Literal["auto"], deterministic: bool, device: torch.device) -> bool:
+    """Turn `train.compile` into whether the network is compiled; auto says on stderr when a GPU has to do without.
+
+    Raises:
+        InputError: it was asked for, and there is no compiler.
+    """
+    wanted = device.type == "cuda" and not deterministic if choice == "auto" else choice
+    # Triton has its launchers compiled by a C compiler, PyTorch its loops on a CPU by one for C++.
+    variable, names = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++", "clang++"))
+    if not wanted or any(map(shutil.which, (os.environ.get(variable, ""), *names))):
+        return wanted
+    advice = f"torch.compile finds no {names[0]}; install it, or set train.compile to false"
+    if choice != "auto":
+        raise InputError(f"train.compile: {advice}")
+    if is_first():
+        print(f"The training goes on without torch.compile, somewhat slower: {advice}.", file=sys.stderr)
+    return False
+
+
+def is_first() -> bool:
+    """Say whether this is the first of several processes, which speaks for all; or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def allow_tf32() -> None:
+    """Let a GPU's float32 products of matrices use TF32, as PyTorch lets its convolutions; a CPU takes no notice."""
+    torch.backends.cuda.matmul.allow_tf32 = True
 
 
 def make_deterministic() -> None:

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ddpm.batches import BatchOrder, ImageSet, generator
 from ddpm.config import TrainConfig
-from ddpm.devices import autocast_dtype
+from ddpm.devices import autocast_dtype, compiles
 from ddpm.diffusion import Diffusion
 from ddpm.distributed import Group
 from ddpm.ema import Ema
@@ -25,6 +25,7 @@ class TrainStep:
         ema: its average.
         optimizer: AdamW.
         curves: what a step measures.
+        compiled: the first step takes long, because it compiles the network.
     """
 
     def __init__(
@@ -42,7 +43,11 @@ class TrainStep:
         self._order = BatchOrder(len(train_set), config.batch_size, seed)
         self._dtype = autocast_dtype(config.precision, self.device)
         unet.checkpoint_activations = config.checkpoint_activations
-        self._network = DistributedDataParallel(unet) if group.size > 1 else unet
+        self._parallel = DistributedDataParallel(unet) if group.size > 1 else None
+        self._network: torch.nn.Module = self._parallel or unet
+        self.compiled = compiles(config.compile, config.deterministic, self.device)
+        if self.compiled:  # the average stays as it is, and so do the names in a checkpoint
+            self._network = torch.compile(self._network, dynamic=False)  # type: ignore[assignment]
 
     def __call__(self, step: int) -> Tensor:
         """Take step number `step`; returns `curves` on the device, float32, vlb in bits per pixel and channel.
@@ -106,8 +111,7 @@ class TrainStep:
     def _gradients(self, *batch: Tensor) -> list[Tensor]:
         """Leave the gradients of a batch; returns L_simple, and the bound where the variance is learned."""
         parts = list(zip(*(tensor.chunk(self.config.accumulate) for tensor in batch), strict=True))
-        network = self._network
-        with network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext():
+        with self._parallel.no_sync() if self._parallel else nullcontext():
             sums = [self._backward(*part) for part in parts[:-1]]
         sums.append(self._backward(*parts[-1]))  # here the processes exchange their gradients
         return [sum(terms[1:], start=terms[0]) for terms in zip(*sums, strict=True)]

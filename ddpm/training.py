@@ -106,14 +106,18 @@ class Training:
         evaluations = self._steps_of(min(self.epochs, MAX_EVALUATIONS)) if len(self.heldout_set) else set()
         previews = self._previews(preview_every) if preview_every else set()
         progress, batch_size = self.progress, self.config.batch_size
-        first, started = progress.steps, time.perf_counter()
+        begin = first = progress.steps
+        started = time.perf_counter()
         with progress_bar(self.steps * batch_size, "train", initial=first * batch_size, unit_scale=True) as bar:
             for done in range(first + 1, self.steps + 1):
                 progress.sums += self.train_step(done - 1)
                 progress.steps = done
                 bar.update(batch_size)
+                if self.optimisation.compiled and done == begin + 1:
+                    bar.write(f"torch.compile took {self._seconds_since(started):.0f} s, the first step included.")
+                    first, started = done, time.perf_counter()
                 if done % self.config.log_every == 0 or done == self.steps:
-                    rate = (done - first) * batch_size / (time.perf_counter() - started)
+                    rate = (done - first) * batch_size / self._seconds_since(started)
                     bar.set_postfix(loss=f"{self._log(reporter, rate):.4f}", refresh=False)
                     first, started = done, time.perf_counter()
                 if done in evaluations:
@@ -191,6 +195,12 @@ class Training:
         loss = self.heldout_loss()
         self.progress.history.heldout.append({"step": step, "epoch": self._epoch(step), "loss": loss})
         reporter.metrics({"heldout/loss": loss}, step)
+
+    def _seconds_since(self, started: float) -> float:
+        """Waits for a GPU, which would otherwise seem faster than it is."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - started
 
     def _epoch(self, step: int) -> float:
         return round(step * self.config.batch_size / len(self.train_set), 3)

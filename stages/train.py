@@ -12,7 +12,7 @@ from ddpm.checkpoint import Checkpoint, checkpoint_for
 from ddpm.checksums import checksum
 from ddpm.config import Config
 from ddpm.dataset import PackedImages, load_packed, split_holdout
-from ddpm.devices import choose_device, describe, make_deterministic, memory_format
+from ddpm.devices import allow_tf32, choose_device, describe, make_deterministic, memory_format
 from ddpm.diffusion import Diffusion
 from ddpm.distributed import ALONE, Group, process_group, spread
 from ddpm.errors import InputError
@@ -106,6 +106,7 @@ def prepare(config: Config, packed: PackedImages, device: torch.device, group: G
             f"train.batch_size: {config.train.batch_size} images cannot be shared by {group.size} processes; "
             "raise it, or start fewer"
         )
+    allow_tf32()
     if config.train.deterministic:
         make_deterministic()
     labels = packed.items["label"].to_numpy()
