@@ -74,23 +74,24 @@ def spread(module: str) -> None:
         raise InputError(f"{PROCESSES}: found {count!r}, expected a number of processes, 1 or more")
     if int(count) > 1 and "RANK" not in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(count))))
-        os.execv(sys.executable, [sys.executable, "-m", "ddpm.distributed", module, count])
+        torchrun = ["--standalone", "--nproc-per-node", count, "-m", module]
+        os.execv(sys.executable, [sys.executable, "-m", "ddpm.distributed", *torchrun])
 
 
-def launch(module: str, count: str) -> NoReturn:
-    """Run torchrun for one machine, and end as its processes did: with the exit code of the one that failed first."""
+def launch(arguments: list[str]) -> NoReturn:
+    """Run torchrun, and end as its processes did: with the exit code of the one that failed first, or 128 + signal."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
     logging.disable()  # the process that failed has said why, in a sentence; torchrun would add a page
     try:
-        torchrun(["--standalone", "--nproc-per-node", count, "-m", module])
+        torchrun(arguments)
     except ChildFailedError as failure:
         code = failure.get_first_failure()[1].exitcode
         if code < 0:
             name = signal.Signals(-code).name
-            print(f"error: {name} ended one of the {count} processes; run the same command again", file=sys.stderr)
+            print(f"error: {name} ended one of the processes; run the same command again", file=sys.stderr)
         sys.exit(code if code > 0 else 128 - code)
     except SignalException as ended:
         sys.exit(128 + ended.sigval)
@@ -130,4 +131,4 @@ def _peer_is_gone(error: RuntimeError) -> bool:
 
 
 if __name__ == "__main__":
-    launch(*sys.argv[1:])
+    launch(sys.argv[1:])

@@ -293,6 +293,23 @@ def test_two_processes_paint_the_same_bytes_as_one(longer):
     assert digests(longer, "sample") == straight
 
 
+def test_one_process_takes_over_the_training_of_two(longer):
+    """Which is how a training on several machines becomes a result of `dvc repro`: both do the same work."""
+    earlier = len(runs(longer))
+    for folder in (".ckpt", "models", "reports/curves"):
+        shutil.rmtree(longer / folder, ignore_errors=True)
+    command, settings = [sys.executable, "-m", "stages.train"], environment() | {"DDPM_PROCESSES": "2"}
+    done = subprocess.run(command, cwd=longer, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("steps on 2 x CPU") == 1  # the first process speaks for both
+    shared = digests(longer, "train")
+    for folder in ("models", "reports/curves"):
+        shutil.rmtree(longer / folder)
+    assert "Going on from the checkpoint after step" in call(longer, *command)
+    assert digests(longer, "train") == shared and len(list((longer / ".ckpt").iterdir())) == 1
+    assert len(runs(longer)) == earlier + 1 and runs(longer)[-1].info.status == "FINISHED"
+
+
 def test_a_painting_goes_on_with_smaller_batches(longer):
     """Which is what the sentence for a GPU without enough memory advises."""
     for folder in (".ckpt", "data/samples", "reports/samples"):
