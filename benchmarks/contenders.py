@@ -87,7 +87,7 @@ def ours(work: Workload) -> Contender:
     from stages.train import prepare
 
     config = work.config
-    training = prepare(config, load_packed(work.packed))
+    training = prepare(config, load_packed(work.packed), choose_device(config.device))
     sums, step = torch.zeros(len(training.curves), device=training.device), 0
 
     def run(steps: int) -> None:

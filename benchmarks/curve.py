@@ -81,7 +81,7 @@ def rates(config: Config, steps: int, rounds: int) -> dict[str, float] | None:
     """Images per second over several rounds of random images; None where the memory does not suffice."""
     batch, done = config.train.batch_size, 0
     try:
-        training = prepare(config, random_images(config, 2 * batch))
+        training = prepare(config, random_images(config, 2 * batch), choose_device(config.device))
 
         def take(count: int) -> None:
             nonlocal done

@@ -8,8 +8,10 @@ from unittest import mock
 
 import torch
 
+from ddpm.batches import BatchOrder
 from ddpm.checkpoint import SECONDS, SHARE, checkpoint_for
 from ddpm.config import Config
+from ddpm.devices import choose_device
 from ddpm.estimate import random_images, seconds_of, step_seconds
 from ddpm.tracking import training_run
 from stages.train import prepare
@@ -23,11 +25,13 @@ def measure_shares(config: Config) -> dict[str, float]:
     Returns:
         The four in seconds, and the shares of the last three in the time of a training.
     """
-    training = prepare(config, random_images(config, 8 * config.train.batch_size))
+    training = prepare(config, random_images(config, 8 * config.train.batch_size), choose_device(config.device))
     step = step_seconds(training)
 
+    order = BatchOrder(len(training.train_set), config.train.batch_size, config.seed)
+
     def load(number: int) -> None:
-        training.train_set.batch(torch.from_numpy(training.order.rows(number)).to(training.device))
+        training.train_set.batch(torch.from_numpy(order.rows(number)))
 
     loading = statistics.median(seconds_of(lambda n=n: load(n), training.device) for n in range(REPEATS))
     # An MLflow store and checkpoints of its own; MLFLOW_TRACKING_URI, if any, is left: it is that server's speed then.

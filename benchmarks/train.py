@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -124,7 +125,7 @@ def workload(config: Config, packed: PackedImages) -> Iterator[Workload]:
         work.pngs.mkdir()
         for number, image in enumerate(packed.images):
             Image.fromarray(image).save(work.pngs / f"{number:06}.png")
-        training = prepare(config.model_copy(update={"device": "cpu"}), packed)
+        training = prepare(config, packed, torch.device("cpu"))
         weights = {name: tensor.contiguous() for name, tensor in training.unet.state_dict().items()}
         description = describe_model(config, packed, training)
         save_diffusers(work.exported, weights, description)

@@ -43,6 +43,18 @@ def _auto_or_batch(value: Any) -> Any:
     raise PydanticCustomError("batch_size", "it should be auto or a whole number from 1 to {max}", {"max": MAX_BATCH})
 
 
+def _auto_or_truth(value: Any) -> Any:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise PydanticCustomError("switch", "it should be auto, true or false")
+
+
+def _no_fp16(value: Any) -> Any:
+    if value in ("fp16", "float16", "half"):
+        raise PydanticCustomError("fp16", "its small range ends diffusion trainings in NaN; use bf16, or auto")
+    return value
+
+
 Integer = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number)]
 # The upper bounds are far above any use; what lies beyond them is a slip that would end in want of memory.
@@ -152,9 +164,21 @@ class TrainConfig(_Group):
     ema_decay: Probability
     flip: StrictBool
     label_dropout: Probability
-    precision: Precision
+    accumulate: Batch
+    checkpoint_activations: StrictBool
+    compile: Annotated[bool | Literal["auto"], PlainValidator(_auto_or_truth)]
+    precision: Annotated[Precision, BeforeValidator(_no_fp16)]
     deterministic: StrictBool
     log_every: Count
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"train.accumulate: a batch of {self.batch_size} images has no {self.accumulate} parts; "
+                f"choose at most {self.batch_size} (train.batch_size)"
+            )
+        return self
 
 
 class SampleConfig(_Group):

@@ -1,8 +1,11 @@
 """Which device does the work, and in which precision."""
 
 import os
+import shutil
 import sys
+from typing import Literal
 
+import psutil
 import torch
 
 from ddpm.errors import InputError
@@ -22,7 +25,7 @@ def choose_device(name: str) -> torch.device:
         raise InputError(
             "device: cuda, but PyTorch sees no CUDA GPU; check `nvidia-smi` and the driver, or set it to auto or cpu"
         )
-    if name == "auto" and not available:
+    if name == "auto" and not available and is_first():
         print("No CUDA GPU was found, so this runs on the CPU; the full recipe needs a GPU.", file=sys.stderr)
     if not available or name == "cpu":
         return torch.device("cpu")
@@ -31,7 +34,13 @@ def choose_device(name: str) -> torch.device:
         raise InputError(
             f"process {number + 1} finds only {torch.cuda.device_count()} CUDA GPUs; start as many processes"
         )
+    torch.cuda.set_device(number)  # for pinned memory and NCCL, which would take the first one
     return torch.device("cuda", number)
+
+
+def kind_of_device(name: str) -> torch.device:
+    """What `choose_device` will take, or would if it were there: not which GPU, and without a word."""
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
@@ -48,6 +57,42 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if precision == "bf16" or (precision == "auto" and native) else None
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may take: free ones of a GPU, or of the host a part like that of its siblings there."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def compiles(choice: bool | Literal["auto"], deterministic: bool, device: torch.device) -> bool:
+    """Turn `train.compile` into whether the network is compiled; auto says on stderr when a GPU has to do without.
+
+    Raises:
+        InputError: it was asked for, and there is no compiler.
+    """
+    wanted = device.type == "cuda" and not deterministic if choice == "auto" else choice
+    # Triton has its launchers compiled by a C compiler, PyTorch its loops on a CPU by one for C++.
+    variable, names = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++", "clang++"))
+    if not wanted or any(map(shutil.which, (os.environ.get(variable, ""), *names))):
+        return wanted
+    advice = f"torch.compile finds no {names[0]}; install it, or set train.compile to false"
+    if choice != "auto":
+        raise InputError(f"train.compile: {advice}")
+    if is_first():
+        print(f"The training goes on without torch.compile, somewhat slower: {advice}.", file=sys.stderr)
+    return False
+
+
+def is_first() -> bool:
+    """Say whether this is the first of several processes, which speaks for all; or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def allow_tf32() -> None:
+    """Let a GPU's float32 products of matrices use TF32, as PyTorch lets its convolutions; a CPU takes no notice."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+
+
 def make_deterministic() -> None:
     """Let PyTorch use only algorithms that give the same bits each time; it raises where there is none.
 
@@ -58,12 +103,12 @@ def make_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def describe(device: torch.device) -> str:
-    """Name the device for people, such as "NVIDIA H100 80GB HBM3" or "CPU, 8 threads"."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+def describe(device: torch.device, processes: int = 1) -> str:
+    """Name the devices of all processes for people, such as "4 x NVIDIA H100 80GB HBM3" or "CPU, 8 threads"."""
     threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' * (threads != 1)}"
+    is_cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if is_cuda else f"CPU, {threads} thread{'s' * (threads != 1)}"
+    return f"{processes} x {name}" if processes > 1 else name
 
 
 def memory(device: torch.device) -> int:

@@ -1,18 +1,26 @@
 """Several processes at one piece of work, each with a GPU of its own, as torchrun starts them."""
 
+import logging
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch.distributed
+from torch import Tensor
 
-from ddpm.errors import InputError
+from ddpm.errors import InputError, RunError
 
 PROCESSES = "DDPM_PROCESSES"  # in the environment, because how many share the work is no part of what it gives
+GRACE = 60.0  # seconds in which torchrun ends the processes that one of them has left behind
+
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,24 @@ class Group:
 
     rank: int = 0
     size: int = 1
+
+    def share(self, count: int) -> slice:
+        """Which of `count` things in a row are this process's; the shares differ by one at most."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average a tensor over all processes, in place; each of them must call it. A GPU does it in its own time."""
+        if self.size > 1:
+            torch.distributed.all_reduce(values)
+            values /= self.size
+        return values
+
+    def broadcast(self, content: Any) -> Any:
+        """Hand what the first process has to all; each of them must call it."""
+        contents = [content]
+        if self.size > 1:
+            torch.distributed.broadcast_object_list(contents)
+        return contents[0]
 
     def gather(self, content: Any) -> list[Any]:
         """Collect what every process has, by rank, in the first one; the others get an empty list."""
@@ -31,8 +57,11 @@ class Group:
         return gathered or []
 
 
+ALONE = Group()
+
+
 def spread(module: str) -> None:
-    """Replace this process by torchrun with DDPM_PROCESSES of its kind, if there shall be more than one.
+    """Replace this process by a launcher of DDPM_PROCESSES of its kind, if there shall be more than one.
 
     Args:
         module: what they run, such as stages.sample.
@@ -45,19 +74,61 @@ def spread(module: str) -> None:
         raise InputError(f"{PROCESSES}: found {count!r}, expected a number of processes, 1 or more")
     if int(count) > 1 and "RANK" not in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(count))))
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
-        os.execv(sys.executable, [sys.executable, *torchrun, "-m", module])
+        torchrun = ["--standalone", "--nproc-per-node", count, "-m", module]
+        os.execv(sys.executable, [sys.executable, "-m", "ddpm.distributed", *torchrun])
+
+
+def launch(arguments: list[str]) -> NoReturn:
+    """Run torchrun, and end as its processes did: with the exit code of the one that failed first, or 128 + signal."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    logging.disable()  # the process that failed has said why, in a sentence; torchrun would add a page
+    try:
+        torchrun(arguments)
+    except ChildFailedError as failure:
+        code = failure.get_first_failure()[1].exitcode
+        if code < 0:
+            name = signal.Signals(-code).name
+            print(f"error: {name} ended one of the processes; run the same command again", file=sys.stderr)
+        sys.exit(code if code > 0 else 128 - code)
+    except SignalException as ended:
+        sys.exit(128 + ended.sigval)
+    sys.exit(0)
 
 
 @contextmanager
-def process_group() -> Iterator[Group]:
-    """Join the other processes that torchrun has started; without it, be alone."""
+def process_group(device: torch.device = CPU) -> Iterator[Group]:
+    """Join the other processes that torchrun has started; without it, be alone.
+
+    Args:
+        device: where the tensors are that they exchange; the CPU if there are none.
+
+    Raises:
+        RunError: another process has ended before its time.
+    """
     if "RANK" not in os.environ:
-        yield Group()
+        yield ALONE
         return
-    # gloo, because only finished images are passed on, from the host's memory; and one process may be far ahead.
-    torch.distributed.init_process_group("gloo", timeout=timedelta(days=365))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    # One process may be far ahead, or wait for the first one, which paints, scores and writes.
+    torch.distributed.init_process_group(backend, timeout=timedelta(days=365))
     try:
         yield Group(torch.distributed.get_rank(), torch.distributed.get_world_size())
-    finally:
-        torch.distributed.destroy_process_group()
+    except RuntimeError as error:
+        if not _peer_is_gone(error):
+            raise
+        # torchrun ends this process in a moment, and the one that failed has said why.
+        time.sleep(GRACE)
+        raise RunError("another process of this work has ended; see its own message, maybe on its machine") from None
+    # Not after a fault, because it may wait for those that are gone.
+    torch.distributed.destroy_process_group()
+
+
+def _peer_is_gone(error: RuntimeError) -> bool:
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error) or "by peer" in str(error)
+
+
+if __name__ == "__main__":
+    launch(sys.argv[1:])

@@ -1,29 +1,30 @@
-"""The training loop: L_simple, AdamW, EMA (Ho et al. 2020, algorithm 1); L_hybrid for a learned variance."""
+"""The training loop, from the first step to the last: curves, previews, checkpoints. A step is in `train_step`."""
 
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm.batches import ImageSet
 from ddpm.checkpoint import Checkpoint
 from ddpm.config import TrainConfig
-from ddpm.devices import autocast_dtype
 from ddpm.diffusion import Diffusion
-from ddpm.ema import Ema
+from ddpm.distributed import ALONE, Group
 from ddpm.errors import RunError
-from ddpm.pixels import from_uint8
+from ddpm.forecast import forecast
 from ddpm.progress import progress_bar
+from ddpm.train_step import TrainStep
 from ddpm.unet import UNet
-from ddpm.vlb import WEIGHT, bound
 
 MAX_EVALUATIONS = 100  # points of the held-out curve; more would cost more than 1 % of a training
+
+
+FORECAST_STEPS = 5  # after the first, which takes longer
+Look = Callable[[UNet, int], None]
 
 
 class Reporter(Protocol):
@@ -31,34 +32,6 @@ class Reporter(Protocol):
 
     def metrics(self, metrics: dict[str, float], step: int) -> None:
         """Take named values at a training step."""
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images and classes on the training device.
-
-    images: (N, 3, H, W) uint8.
-    labels: (N,) int64.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    @classmethod
-    def on(cls, device: torch.device, images: np.ndarray, labels: np.ndarray) -> "ImageSet":
-        """Move (N, H, W, 3) uint8 images and their (N,) classes to the device."""
-        return cls(
-            # Copies, because PyTorch warns of read-only arrays such as the memory map.
-            torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).contiguous(),
-            torch.from_numpy(np.array(labels, dtype=np.int64)).to(device),
-        )
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) float32 in [-1, 1] and classes (B,) of the given rows."""
-        return from_uint8(self.images[rows]), self.labels[rows]
 
 
 @dataclass
@@ -85,24 +58,6 @@ class Progress:
     history: History
 
 
-class BatchOrder:
-    """Which images make up the batch of a step: every image once per epoch, in an order drawn anew for each.
-
-    Epochs follow one another without a gap, so a batch may hold the end of one and the start of the next; any batch
-    size goes with any number of images. A step's batch depends on the seed and the step alone.
-    """
-
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        self.count, self.batch_size = count, batch_size
-        self._permutation = lru_cache(maxsize=2)(lambda epoch: _generator(seed, 0, epoch).permutation(count))
-
-    def rows(self, step: int) -> np.ndarray:
-        """Row numbers of the batch of a step, (B,) int64."""
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        epochs, offsets = np.divmod(places, self.count)
-        return np.concatenate([self._permutation(int(epoch))[offsets[epochs == epoch]] for epoch in np.unique(epochs)])
-
-
 class Training:
     """One training, from first to last step."""
 
@@ -116,6 +71,7 @@ class Training:
         *,
         epochs: int,
         seed: int,
+        group: Group = ALONE,
     ) -> None:
         """Prepare a training.
 
@@ -127,99 +83,82 @@ class Training:
             heldout_set: may be empty; then there is no held-out curve.
             epochs: passes over train_set.
             seed: decides data order, noise and what is dropped.
+            group: the processes that share each batch; all must have started with the same weights.
         """
         self.unet, self.diffusion, self.config = unet, diffusion, config
         self.train_set, self.heldout_set = train_set, heldout_set
-        self.epochs, self.seed = epochs, seed
+        self.epochs, self.seed, self.group = epochs, seed, group
         self.steps = max(1, math.ceil(epochs * len(train_set) / config.batch_size))
-        self.device = train_set.images.device
-        self.ema = Ema(unet, config.ema_decay)
-        self.optimizer = torch.optim.AdamW(
-            unet.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
-        )
-        self.order = BatchOrder(len(train_set), config.batch_size, seed)
-        self.curves = ["loss", "grad_norm", *(["vlb"] if diffusion.variance == "learned" else [])]
+        self.optimisation = TrainStep(unet, diffusion, config, train_set, seed, group)
+        self.ema, self.device = self.optimisation.ema, self.optimisation.device
+        self.curves = self.optimisation.curves
         self.progress = Progress(0, 0, torch.zeros(len(self.curves), device=self.device), History())
-        self._dtype = autocast_dtype(config.precision, self.device)
 
-    def run(
-        self, reporter: Reporter, preview: Callable[[UNet, int], None], preview_every: int, checkpoint: Checkpoint
-    ) -> History:
+    def run(self, reporter: Reporter, checkpoint: Checkpoint, *looks: tuple[int, Look]) -> History:
         """Train to the end, from the beginning or from the checkpoint.
 
         Args:
             reporter: is given the curves, learning rate, images/s and the held-out loss as they come.
-            preview: is called with the averaged network and the step number, to paint a few images.
-            preview_every: epochs between two previews; 0 for none.
             checkpoint: where the state is kept now and then, and at the end.
+            looks: what is called with the averaged network and the step number, to paint a few images for one, and
+                after how many epochs each time; 0 for never.
 
         Raises:
             RunError: the loss is no longer a finite number.
         """
         evaluations = self._steps_of(min(self.epochs, MAX_EVALUATIONS)) if len(self.heldout_set) else set()
-        previews = self._previews(preview_every) if preview_every else set()
+        planned = [(self._steps_after(every), look) for every, look in looks if every]
+        pauses = evaluations.union(*(steps for steps, _ in planned))
         progress, batch_size = self.progress, self.config.batch_size
-        first, started = progress.steps, time.perf_counter()
+        begin = first = progress.steps
+        started = warm = time.perf_counter()
         with progress_bar(self.steps * batch_size, "train", initial=first * batch_size, unit_scale=True) as bar:
             for done in range(first + 1, self.steps + 1):
                 progress.sums += self.train_step(done - 1)
                 progress.steps = done
                 bar.update(batch_size)
+                if self.optimisation.compiled and done == begin + 1:
+                    bar.write(f"torch.compile took {self._now() - started:.0f} s, the first step included.")
+                    first, started = done, time.perf_counter()
+                if done == begin + 1:
+                    warm = self._now()
+                if done == begin + 1 + FORECAST_STEPS:
+                    seconds = (self._now() - warm) / FORECAST_STEPS
+                    bar.write(f"The training takes {forecast(self.steps - done, seconds, self.device)}.")
                 if done % self.config.log_every == 0 or done == self.steps:
-                    rate = (done - first) * batch_size / (time.perf_counter() - started)
+                    rate = (done - first) * batch_size / (self._now() - started)
                     bar.set_postfix(loss=f"{self._log(reporter, rate):.4f}", refresh=False)
                     first, started = done, time.perf_counter()
                 if done in evaluations:
                     self._evaluate(reporter, done)
-                if done in previews:
-                    preview(self.ema.model, done)
+                for steps, look in planned:
+                    if done in steps:
+                        look(self.ema.model, done)
                 if checkpoint.due() or done == self.steps:
                     checkpoint.save(self.state())
-                if done in evaluations | previews:
+                if done in pauses:
                     first, started = done, time.perf_counter()  # images/s is that of training alone
         return progress.history
 
+    def follow(self) -> None:
+        """Take part in a training that the first process runs: it alone measures, paints and writes."""
+        for step in range(self.progress.steps, self.steps):
+            self.train_step(step)
+
     def state(self) -> dict[str, Any]:
         """All that a later process needs to go on exactly as this one would have; see `restore`."""
-        return {
-            "unet": self.unet.state_dict(),
-            "ema": self.ema.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "progress": asdict(self.progress),
-        }
+        return self.optimisation.state() | {"progress": asdict(self.progress)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where the training that gave this `state` was; it must have had the same parameters and images."""
-        self.unet.load_state_dict(state["unet"])
-        self.ema.model.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimisation.restore(state)
         saved = state["progress"]
         sums, history = saved["sums"].to(self.device), History(**saved["history"])
         self.progress = Progress(saved["steps"], saved["logged"], sums, history)
 
     def train_step(self, step: int) -> Tensor:
-        """Take one optimisation step; returns `curves` on the device, float32, vlb in bits per pixel and channel."""
-        # Everything random in a step follows from the seed and its number, so nothing before it has to be remembered.
-        torch.manual_seed(int(_generator(self.seed, 1, step).integers(2**63)))
-        x0, labels = self.train_set.batch(self._rows(step))
-        if self.config.flip:
-            mirrored = torch.rand(len(x0), 1, 1, 1, device=self.device) < 0.5
-            x0 = torch.where(mirrored, x0.flip(-1), x0)
-        t = torch.randint(self.diffusion.timesteps, (len(x0),), device=self.device)
-        if self.unet.none_class is not None:  # Ho & Salimans 2022, algorithm 1
-            dropped = torch.rand(len(x0), device=self.device) < self.config.label_dropout
-            labels = labels.masked_fill(dropped, self.unet.none_class)
-        self.unet.train()
-        # The loss that is reported stays L_simple, so that curves with and without a learned variance can be compared.
-        loss, *vlb = (losses.mean() for losses in self._losses(self.unet, x0, labels, t))
-        hybrid = loss + WEIGHT * self.diffusion.timesteps * vlb[0] if vlb else loss
-        self.optimizer.zero_grad(set_to_none=True)
-        hybrid.backward()  # type: ignore[no-untyped-call]
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.unet.parameters(), self.config.grad_clip)
-        self._set_learning_rate(step)
-        self.optimizer.step()
-        self.ema.update(step)
-        return torch.stack([loss.detach(), grad_norm, *(term.detach() for term in vlb)])
+        """Take one optimisation step; returns `curves`, see `TrainStep`."""
+        return self.optimisation(step)
 
     @torch.no_grad()
     def heldout_loss(self) -> float:
@@ -229,41 +168,17 @@ class Training:
         # Evenly spaced, and shuffled because neighbouring images often are of one class.
         times = (torch.arange(count) + 0.5) / count * self.diffusion.timesteps
         times = times.long()[torch.randperm(count)].to(self.device)
-        for rows in torch.split(torch.arange(count, device=self.device), self.config.batch_size):
+        for rows in torch.split(torch.arange(count), self.config.batch_size):
             x0, labels = self.heldout_set.batch(rows)
-            total += self._losses(self.ema.model, x0, labels, times[rows])[0].sum().item()
+            t, eps = times[rows.to(self.device)], torch.randn_like(x0)
+            total += self.optimisation.losses(self.ema.model, x0, labels, t, eps)[0].sum().item()
         return total / count
-
-    def _rows(self, step: int) -> Tensor:
-        """Rows of the batch of a step, (B,) int64 on the device; a GPU takes them without keeping the host waiting."""
-        rows = torch.from_numpy(self.order.rows(step))
-        if self.device.type == "cuda":
-            rows = rows.pin_memory()
-        return rows.to(self.device, non_blocking=True)
-
-    def _losses(self, unet: UNet, x0: Tensor, labels: Tensor, t: Tensor) -> list[Tensor]:
-        """L_simple of each image, (B,) float32, and its term of the bound where the variance is learned."""
-        eps = torch.randn_like(x0)
-        x_t = self.diffusion.add_noise(x0, t, eps)
-        with self._autocast():
-            output = unet(x_t, t, labels)
-        prediction, v = self.diffusion.split(output)
-        simple = self.diffusion.loss(prediction, x0, t, eps)
-        return [simple] if v is None else [simple, bound(self.diffusion, prediction, v, x0, x_t, t)]
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, self._dtype) if self._dtype else nullcontext()
-
-    def _set_learning_rate(self, step: int) -> None:
-        warmed_up = min(1.0, (step + 1) / max(1, self.config.warmup_steps))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * warmed_up
 
     def _steps_of(self, points: int) -> set[int]:
         """Step numbers at `points` evenly spaced moments, the last of them the end."""
         return {math.ceil(self.steps * point / points) for point in range(1, points + 1)}
 
-    def _previews(self, every: int) -> set[int]:
+    def _steps_after(self, every: int) -> set[int]:
         """Step numbers after each `every` epochs, and at the end."""
         per_epoch = len(self.train_set) / self.config.batch_size
         return {math.ceil(epoch * per_epoch) for epoch in range(every, self.epochs, every)} | {self.steps}
@@ -277,7 +192,7 @@ class Training:
                 f"training diverged: the loss is {point['loss']} (gradient norm {point['grad_norm']}) by step {step}; "
                 f"lower train.lr ({self.config.lr:g}) or raise train.warmup_steps ({self.config.warmup_steps})"
             )
-        point["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        point["learning_rate"] = self.optimisation.optimizer.param_groups[0]["lr"]
         progress.history.train.append({"step": step, "epoch": self._epoch(step)} | point)
         progress.sums.zero_()
         progress.logged = step
@@ -291,10 +206,11 @@ class Training:
         self.progress.history.heldout.append({"step": step, "epoch": self._epoch(step), "loss": loss})
         reporter.metrics({"heldout/loss": loss}, step)
 
+    def _now(self) -> float:
+        """Seconds on the clock, after waiting for a GPU, which would otherwise seem faster than it is."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
     def _epoch(self, step: int) -> float:
         return round(step * self.config.batch_size / len(self.train_set), 3)
-
-
-def _generator(seed: int, purpose: int, number: int) -> np.random.Generator:
-    """A random stream for one purpose (0: order of an epoch, 1: a step) that shares nothing with any other."""
-    return np.random.default_rng([seed, purpose, number])

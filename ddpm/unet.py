@@ -5,6 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ddpm.config import ModelConfig
 
@@ -111,8 +112,10 @@ class Level(nn.Module):
         self.block = ResidualBlock(in_channels, out_channels, embed_channels, config)
         self.attention = Attention(out_channels, config) if attend else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
+    def forward(self, x: Tensor, embedding: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Map (B, in_channels, H, W), some of them in `skip`, to (B, out_channels, H, W)."""
+        if skip is not None:
+            x = torch.cat([x, skip], dim=1)
         return self.attention(self.block(x, embedding))
 
 
@@ -121,6 +124,10 @@ class UNet(nn.Module):
 
     Every resolution has `blocks` levels on the way down and one more on the way up, each of which takes in the
     output of its counterpart.
+
+    Attributes:
+        checkpoint_activations: keep only the inputs of each level for the way back, and compute the rest again, with
+            the same dropout (Chen et al. 2016).
     """
 
     def __init__(
@@ -147,6 +154,7 @@ class UNet(nn.Module):
         attends = [image_size >> level in config.attention for level in range(len(widths))]
         embed = 4 * width
 
+        self.checkpoint_activations = False
         self.channels = width
         self.time_mlp = nn.Sequential(nn.Linear(width, embed), nn.SiLU(), nn.Linear(embed, embed))
         self.class_embedding = nn.Embedding(num_classes + none_class, embed) if num_classes is not None else None
@@ -200,10 +208,15 @@ class UNet(nn.Module):
         x = self.stem(x)
         skips = [x]
         for layer in self.down:
-            x = layer(x, embedding) if isinstance(layer, Level) else layer(x)
+            x = self._level(layer, x, embedding) if isinstance(layer, Level) else layer(x)
             skips.append(x)
         for layer in self.middle:
-            x = layer(x, embedding)
+            x = self._level(layer, x, embedding)
         for layer in self.up:
-            x = layer(torch.cat([x, skips.pop()], dim=1), embedding) if isinstance(layer, Level) else layer(x)
+            x = self._level(layer, x, embedding, skips.pop()) if isinstance(layer, Level) else layer(x)
         return self.head(x)
+
+    def _level(self, level: nn.Module, *inputs: Tensor) -> Tensor:
+        if self.checkpoint_activations and self.training:
+            return checkpoint(level, *inputs, use_reentrant=False)
+        return level(*inputs)

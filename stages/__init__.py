@@ -19,18 +19,20 @@ from ddpm.stage_times import timed  # noqa: E402
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def _end_with_dvc() -> None:
-    """Have the system end this stage with its parent: a DVC that was killed leaves it behind, working for nobody.
+def _end_with_parent() -> None:
+    """Have the system end this stage with its parent: DVC or torchrun, killed, leave it behind, working for nobody.
 
     The parent must be DVC itself, not its shell, which would live on: hence the `exec` in dvc.yaml.
     """
-    if os.environ.get("DVC_STAGE") and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == 1:  # DVC was killed before
+    launched = "RANK" in os.environ  # by torchrun
+    if (launched or os.environ.get("DVC_STAGE")) and sys.platform == "linux":
+        # A process that waits for another one's part of the work takes notice of nothing milder.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL if launched else signal.SIGTERM)
+        if os.getppid() == 1:  # it was killed before
             sys.exit(128 + signal.SIGTERM)
 
 
-_end_with_dvc()  # here, because the imports of a stage take seconds
+_end_with_parent()  # here, because the imports of a stage take seconds
 
 
 def run(stage: Callable[[Config], None]) -> None:
@@ -47,6 +49,9 @@ def run(stage: Callable[[Config], None]) -> None:
 def _run(stage: Callable[[Config], None]) -> None:
     _check_package()
     config = load_config()
+    if os.environ.get("RANK", "0") != "0":  # the first process notes the time
+        stage(config)
+        return
     with timed(Path(stage.__code__.co_filename).stem, config.model_dump(mode="json")):
         stage(config)
 

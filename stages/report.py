@@ -3,11 +3,10 @@
 from typing import Any
 
 import pandas as pd
-import torch
 
 from ddpm.checksums import checksum
 from ddpm.config import Config
-from ddpm.devices import describe
+from ddpm.devices import describe, kind_of_device
 from ddpm.page import write_pages
 from ddpm.paths import MODELS, PROCESSED, REPORTS
 from ddpm.plots import save_curves, save_noise_levels
@@ -39,7 +38,7 @@ def main(config: Config) -> None:
     write_pages(render(context), REPORTS, "fid")
     times = stage_times(config.model_dump(mode="json"))
     # Apart from the report, which is the same every time.
-    device = describe(torch.device("cpu" if config.device == "cpu" or not torch.cuda.is_available() else "cuda"))
+    device = describe(kind_of_device(config.device))
     write_pages(render(about | {"times": times, "device": device}, "cost.md.j2"), REPORTS, "cost")
 
     with later_stage(config, key) as tracker:

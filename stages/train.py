@@ -1,16 +1,20 @@
 """Train the network on the packed images; keep its averaged weights and the curves."""
 
+from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
+from ddpm.batches import place_images
 from ddpm.checkpoint import Checkpoint, checkpoint_for
 from ddpm.checksums import checksum
 from ddpm.config import Config
 from ddpm.dataset import PackedImages, load_packed, split_holdout
-from ddpm.devices import choose_device, describe, make_deterministic, memory, memory_format
+from ddpm.devices import allow_tf32, choose_device, describe, kind_of_device, make_deterministic, memory, memory_format
 from ddpm.diffusion import Diffusion
+from ddpm.distributed import ALONE, Group, process_group, spread
 from ddpm.errors import InputError
 from ddpm.lineage import stage_key
 from ddpm.model import DiffusionModel
@@ -18,8 +22,9 @@ from ddpm.model_file import save_model
 from ddpm.noise_levels import loss_by_noise_level
 from ddpm.paths import MODELS, PROCESSED, REPORTS
 from ddpm.pictures import enlarge, grid
-from ddpm.tracking import training_run
-from ddpm.training import History, ImageSet, Training
+from ddpm.quick_scores import QuickScores
+from ddpm.tracking import Tracker, training_run
+from ddpm.training import History, Look, Training
 from ddpm.unet import UNet
 from stages import run
 
@@ -31,45 +36,80 @@ BYTES_PER_PARAMETER = 20  # float32: the weight, its gradient, its average, and 
 def main(config: Config) -> None:
     """Read data/processed/; write models/ and reports/curves/."""
     packed = load_packed(PROCESSED)
-    training = prepare(config, packed)
+    # Before the other processes start, so that a fault is told once.
+    split(config, packed)
+    check_memory(config, packed)
+    spread("stages.train")
     key = stage_key("train", config.model_dump(mode="json"))
-    description = describe_model(config, packed, training)
-    print(
-        f"Training {description['training']['parameters'] / 1e6:.1f} M parameters on {len(training.train_set)} images "
-        f"({len(training.heldout_set)} held out): {training.steps} steps on {describe(training.device)}."
-    )
-    with checkpoint_for(key) as checkpoint:
-        state = checkpoint.load()
-        if state:
+    device = choose_device(config.device)
+    with process_group(device) as group, checkpoint_for(key) if group.rank == 0 else nullcontext() as checkpoint:
+        training = prepare(config, packed, device, group)
+        description = describe_model(config, packed, training)
+        if checkpoint:
+            size, images, heldout = (description["training"][key] for key in ("parameters", "images", "heldout_images"))
+            print(
+                f"Training {size / 1e6:.1f} M parameters on {images} images ({heldout} held out): "
+                f"{training.steps} steps on {describe(device, group.size)}. "
+                f"The images ({packed.images.nbytes / 1e6:.0f} MB) {training.train_set.place}."
+            )
+        # From the first process, because other machines may not see its disk.
+        if state := group.broadcast(checkpoint.load() if checkpoint else None):
             training.restore(state)
-            print(f"Going on from the checkpoint after step {training.progress.steps}.")
-        train(config, training, description, key, checkpoint)
+            if checkpoint:
+                print(f"Going on from the checkpoint after step {training.progress.steps}.")
+        if checkpoint:
+            train(config, packed, training, description, key, checkpoint)
+        else:
+            training.follow()
 
 
-def train(config: Config, training: Training, description: dict[str, Any], key: str, checkpoint: Checkpoint) -> None:
+def train(
+    config: Config,
+    packed: PackedImages,
+    training: Training,
+    description: dict[str, Any],
+    key: str,
+    checkpoint: Checkpoint,
+) -> None:
     """Train from where `training` is, and write the outputs."""
     with training_run(config, key, resumed=training.progress.steps > 0) as tracker:
-        tracker.tags({"device": describe(training.device), "data.sha256": checksum(PROCESSED / "images.npy")})
-
-        def preview(unet: UNet, step: int) -> None:
-            steps = min(PREVIEW_STEPS, config.diffusion.timesteps)
-            images = DiffusionModel(unet, description).sample(PREVIEW_IMAGES, steps=steps, seed=config.seed)
-            tracker.image("samples", grid(enlarge(images), columns=4), step)
-
-        # Previews go to MLflow alone, so without it they would be painted for nobody.
-        preview_every = config.tracking.preview_every if config.tracking.enabled else 0
-        history = training.run(tracker, preview, preview_every, checkpoint)
+        device = describe(training.device, training.group.size)
+        tracker.tags({"device": device, "data.sha256": checksum(PROCESSED / "images.npy")})
+        # The looks go to MLflow alone, so without it they would be taken for nobody.
+        looks = looks_of(config, packed, training, description, tracker) if config.tracking.enabled else []
+        history = training.run(tracker, checkpoint, *looks)
         save_model(MODELS, training.ema.model.state_dict(), description)
         save_curves(history, key)
         save_noise_levels(training)
         tracker.model(MODELS)
 
 
-def prepare(config: Config, packed: PackedImages) -> Training:
-    """Put images and a fresh network on the device.
+def looks_of(
+    config: Config, packed: PackedImages, training: Training, description: dict[str, Any], tracker: Tracker
+) -> list[tuple[int, Look]]:
+    """What is shown of a network in training, and after how many epochs each time: see `Training.run`."""
+
+    def preview(unet: UNet, step: int) -> None:
+        steps = min(PREVIEW_STEPS, config.diffusion.timesteps)
+        images = DiffusionModel(unet, description).sample(PREVIEW_IMAGES, steps=steps, seed=config.seed)
+        tracker.image("samples", grid(enlarge(images), columns=4), step)
+
+    if not config.fid.every:
+        return [(config.tracking.preview_every, preview)]
+    quick_scores = QuickScores(config.fid, packed.images[split(config, packed)[0]], training.device, config.seed)
+
+    def score(unet: UNet, step: int) -> None:
+        epoch = step * config.train.batch_size / len(training.train_set)
+        tracker.metrics(quick_scores(DiffusionModel(unet, description)) | {"quick/epoch": epoch}, step)
+
+    return [(config.tracking.preview_every, preview), (config.fid.every, score)]
+
+
+def split(config: Config, packed: PackedImages) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of the training images and of the held-out ones.
 
     Raises:
-        InputError: no image is left for training, the device cannot be had, or its memory cannot hold the network.
+        InputError: no image is left for training, or they are not of the size that is wanted.
     """
     rows, heldout_rows = split_holdout(packed.items["id"].tolist(), config.data.holdout)
     side = packed.images.shape[1]
@@ -82,33 +122,63 @@ def prepare(config: Config, packed: PackedImages) -> Training:
             f"data.holdout: {config.data.holdout} leaves none of {len(packed.items)} images for training; "
             "lower it, or add images"
         )
-    if config.train.deterministic:
-        make_deterministic()
-    device = choose_device(config.device)
-    labels = packed.items["label"].to_numpy()
+    return rows, heldout_rows
+
+
+def unet_parts(config: Config, packed: PackedImages) -> tuple[Any, ...]:
+    """What `UNet` is built from."""
     num_classes = len(packed.summary["class_names"]) if config.model.conditional else None
-    diffusion = Diffusion(config.schedule, **config.diffusion.model_dump(), device=device)
+    channels = Diffusion(config.schedule, **config.diffusion.model_dump()).output_channels
     # Without label dropout nothing would teach the network what "no class" means.
     none_class = config.model.conditional and config.train.label_dropout > 0
-    parts = (config.model, config.data.image_size, num_classes, diffusion.output_channels, none_class)
-    with torch.device("meta"):  # a network without memory, to see how much it needs
-        parameters = sum(parameter.numel() for parameter in UNet(*parts).parameters())
+    return config.model, config.data.image_size, num_classes, channels, none_class
+
+
+def check_memory(config: Config, packed: PackedImages) -> None:
+    """Refuse a network that can never be trained here, before it fills the memory.
+
+    Raises:
+        InputError: the device has less memory than the network and its optimiser need.
+    """
+    device = kind_of_device(config.device)
+    with torch.device("meta"):  # a network without memory
+        parameters = sum(parameter.numel() for parameter in UNet(*unet_parts(config, packed)).parameters())
     if (needed := BYTES_PER_PARAMETER * parameters) > memory(device):
         raise InputError(
             f"model: {parameters / 1e9:.1f} billion parameters need {needed / 1e9:.0f} GB for training, and "
             f"the {device.type.upper()} has {memory(device) / 1e9:.0f} GB; lower model.channels, model.channel_mults "
             "or model.blocks"
         )
+
+
+def prepare(config: Config, packed: PackedImages, device: torch.device, group: Group = ALONE) -> Training:
+    """Put images and a fresh network on the device.
+
+    Raises:
+        InputError: see `split`; or there are more processes than images in a batch.
+    """
+    rows, heldout_rows = split(config, packed)
+    if config.train.batch_size < group.size and group.rank == 0:
+        raise InputError(
+            f"train.batch_size: {config.train.batch_size} images cannot be shared by {group.size} processes; "
+            "raise it, or start fewer"
+        )
+    allow_tf32()
+    if config.train.deterministic:
+        make_deterministic()
+    labels = packed.items["label"].to_numpy()
     torch.manual_seed(config.seed)
-    unet = UNet(*parts)
+    unet = UNet(*unet_parts(config, packed))
+    train_set, heldout_set = place_images(device, packed.images, labels, rows, heldout_rows)
     return Training(
         unet.to(device, memory_format=memory_format(device)),  # type: ignore[call-overload]
-        diffusion,
+        Diffusion(config.schedule, **config.diffusion.model_dump(), device=device),
         config.train,
-        ImageSet.on(device, packed.images[rows], labels[rows]),
-        ImageSet.on(device, packed.images[heldout_rows], labels[heldout_rows]),
+        train_set,
+        heldout_set,
         epochs=config.epochs,
         seed=config.seed,
+        group=group,
     )
 
 

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
+from ddpm.batches import ImageSet, place_images
 from ddpm.config import TrainConfig
 from ddpm.devices import make_deterministic
 from ddpm.diffusion import Diffusion
+from ddpm.distributed import process_group
 from ddpm.model import DiffusionModel
 from ddpm.noise import ImageNoise
-from ddpm.training import ImageSet, Training
+from ddpm.training import Training
 from ddpm.unet import UNet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -27,14 +30,16 @@ def deterministic() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-def make(model, precision: str) -> Training:
+def make(model, precision: str, **changes: object) -> Training:
     torch.manual_seed(0)
     images = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)
-    config = TrainConfig(
-        batch_size=16, lr=1e-3, weight_decay=0.0, warmup_steps=5, grad_clip=1.0, ema_decay=0.99, flip=True,
-        precision=precision, deterministic=True, log_every=10, label_dropout=0.1,
-    )  # fmt: skip
-    train_set = ImageSet.on(CUDA, images, np.arange(64) % 5)
+    options = {
+        "batch_size": 16, "lr": 1e-3, "weight_decay": 0.0, "warmup_steps": 5, "grad_clip": 1.0, "ema_decay": 0.99,
+        "flip": True, "precision": precision, "deterministic": True, "log_every": 10, "label_dropout": 0.1,
+        "accumulate": 1, "checkpoint_activations": False, "compile": False,
+    }  # fmt: skip
+    config = TrainConfig(**options | changes)
+    train_set = ImageSet(CUDA, images, np.arange(64) % 5)
     unet = UNet(model, 16, num_classes=5).to(CUDA)
     return Training(unet, Diffusion("cosine", 1000, "eps", device=CUDA), config, train_set, train_set, epochs=8, seed=0)
 
@@ -62,6 +67,69 @@ def test_deterministic_trainings_give_the_same_bits_and_resume_exactly(determini
     resumed = make(tiny_model, precision)
     resumed.restore(broken.state())
     assert_same(straight, train(resumed, first=11))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_step_waits_for_the_gpu(tiny_model, stream):
+    """PyTorch raises at each call that would; the first step may, because it sets things up."""
+    training = make(tiny_model, "bf16")
+    images = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)
+    (training.optimisation._train_set,) = place_images(CUDA, images, np.arange(64) % 5, np.arange(64), stream=stream)
+    training.train_step(0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(1, 5):
+            training.train_step(step)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_streamed_images_give_the_same_bits(deterministic, tiny_model):
+    images = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)
+    weights = []
+    for stream in (False, True):
+        training = make(tiny_model, "fp32")
+        sets = place_images(CUDA, images, np.arange(64) % 5, np.arange(64), stream=stream)
+        (training.optimisation._train_set,) = sets
+        weights.append(train(training))
+    assert_same(*weights)
+
+
+def test_a_compiled_training_learns_the_same(tiny_model):
+    """In bf16, whose rounding compiled code places elsewhere."""
+    losses = []
+    for choice in (False, True):
+        training = make(tiny_model, "bf16", compile=choice)
+        losses.append(torch.stack([training.train_step(step)[0] for step in range(STEPS)]))
+        assert not any("_orig_mod" in name for name in training.state()["unet"])
+    torch.testing.assert_close(losses[0], losses[1], rtol=0.02, atol=0.02)
+
+
+def test_activations_computed_again_give_the_same_bits_in_less_memory(deterministic, tiny_model):
+    model = tiny_model.model_copy(update={"channels": 64, "dropout": 0.2})
+    weights, peaks = [], []
+    for checkpointed in (False, True):
+        training = make(model, "fp32", checkpoint_activations=checkpointed)
+        torch.cuda.reset_peak_memory_stats()
+        weights.append(train(training))
+        peaks.append(torch.cuda.max_memory_allocated())
+    assert_same(*weights)
+    assert peaks[1] < peaks[0]
+
+
+def test_one_process_of_a_group_trains_as_one_alone(deterministic, tiny_model, monkeypatch):
+    """By NCCL, in a group of one: all of the machinery that a single GPU can show."""
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    alone = train(make(tiny_model, "fp32"))
+    with process_group(CUDA) as group:
+        training = make(tiny_model, "fp32")
+        values = torch.ones(2, device=CUDA)
+        torch.distributed.all_reduce(values)
+        assert values.tolist() == [1, 1] and group.broadcast({"a": 1}) == {"a": 1}
+        training.optimisation._network = DistributedDataParallel(training.unet)
+        assert_same(alone, train(training))
 
 
 def test_noise_is_that_of_the_cpu(tiny_model):

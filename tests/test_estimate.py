@@ -44,10 +44,10 @@ def tiny(params, tiny_model):
 
 def test_a_training_holds_five_numbers_of_four_bytes_per_parameter(tiny):
     config = parse_config(tiny)
-    training = prepare(config, random_images(config, 64))
+    training = prepare(config, random_images(config, 64), CPU)
     training.train_step(0)
     parameters = list(training.unet.parameters())
-    moments = [training.optimizer.state[p][name] for p in parameters for name in ("exp_avg", "exp_avg_sq")]
+    moments = [training.optimisation.optimizer.state[p][name] for p in parameters for name in ("exp_avg", "exp_avg_sq")]
     held = [*parameters, *(p.grad for p in parameters), *moments, *training.ema.model.parameters()]
     assert sum(t.numel() * t.element_size() for t in held) == STATE_BYTES * count_parameters(training.unet)
 
@@ -58,7 +58,7 @@ def test_the_predicted_speed_is_that_of_a_training_within_a_fifth(tiny, monkeypa
 
     def build(size):
         train = config.train.model_copy(update={"batch_size": size})
-        return prepare(config.model_copy(update={"train": train}), random_images(config, 128))
+        return prepare(config.model_copy(update={"train": train}), random_images(config, 128), CPU)
 
     real = build(32)
     real.train_step(0)
@@ -145,7 +145,7 @@ def test_the_largest_batch_that_fits_is_found_by_halving(fitting, found):
 def test_the_predicted_time_of_sampling_is_that_of_sampling(tiny):
     config = parse_config(tiny)
     packed = random_images(config, 64)
-    training = prepare(config, packed)
+    training = prepare(config, packed, CPU)
     model = DiffusionModel(training.ema.model, describe_model(config, packed, training))
     options = config.sample.model_dump(exclude={"n"})
 
@@ -174,7 +174,7 @@ def test_random_images_are_what_the_parameters_ask_for(tiny):
     tiny["model"]["conditional"] = True
     config = parse_config(tiny)
     packed = random_images(config, 40, classes=5)
-    training = prepare(config, packed)
+    training = prepare(config, packed, CPU)
     assert packed.images.shape == (40, 16, 16, 3) and len(training.train_set) == 36
     assert training.unet.none_class == 5
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from ddpm.batches import ImageSet
 from ddpm.diffusion import Diffusion
 from ddpm.noise_levels import BINS, IMAGES, loss_by_noise_level
 from ddpm.schedules import log_snr
-from ddpm.training import ImageSet
 
 CPU = torch.device("cpu")
 
@@ -16,7 +16,7 @@ def images(count: int, value: int | None = None) -> ImageSet:
     pixels = np.random.default_rng(0).integers(256, size=(count, 8, 8, 3), dtype=np.uint8)
     if value is not None:
         pixels[:] = value
-    return ImageSet.on(CPU, pixels, np.arange(count))
+    return ImageSet(CPU, pixels, np.arange(count))
 
 
 def zero(x_t, t, labels):

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import torch
 import yaml
 from mlflow import MlflowClient
 from tiny_repository import (
@@ -37,6 +38,7 @@ NO_DEPS = {
             "config",
             "distributed",
             "errors",
+            "forecast",
             "interpreter",
             "lineage",
             "paths",
@@ -52,7 +54,9 @@ NO_DEPS = {
     ),
 }
 # What goes to MLflow alone.
-TRACKED = {f"ddpm.{name}" for name in ("class_names", "guidance", "model", "noise", "pictures", "samplers")}
+PREVIEWS = ("class_names", "guidance", "model", "noise", "pictures", "samplers")
+QUICK_SCORES = ("efficientnet", "features", "quick_scores", "scores")
+TRACKED = {f"ddpm.{name}" for name in PREVIEWS + QUICK_SCORES}
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +121,23 @@ def test_the_model_on_disk_is_the_average_that_training_reports(reproduced):
     from stages.train import prepare
 
     config = load_config(reproduced / "params.yaml")
-    training = prepare(config, load_packed(reproduced / "data/processed"))
+    training = prepare(config, load_packed(reproduced / "data/processed"), torch.device("cpu"))
     training.ema.model.load_state_dict(load_model(reproduced / "models", device="cpu").unet.state_dict())
     reported = pd.read_csv(reproduced / "reports/curves/heldout.csv")["loss"].iloc[-1]
     assert training.heldout_loss() == pytest.approx(reported, rel=1e-4)
     training.ema.model.load_state_dict(training.unet.state_dict())
     assert training.heldout_loss() != pytest.approx(reported, rel=1e-4)
+
+
+def test_a_batch_that_is_too_small_for_all_processes_is_refused(reproduced):
+    params = reproduced / "params.yaml"
+    before = params.read_text()
+    params.write_text(before.replace("batch_size: 8\n  lr", "batch_size: 1\n  lr"))
+    command, settings = [sys.executable, "-m", "stages.train"], environment() | {"DDPM_PROCESSES": "2"}
+    done = subprocess.run(command, cwd=reproduced, env=settings, capture_output=True, text=True, check=False)
+    params.write_text(before)
+    sentence = "error: train.batch_size: 1 images cannot be shared by 2 processes; raise it, or start fewer\n"
+    assert (done.returncode, done.stderr) == (2, sentence)
 
 
 def test_all_outputs_are_there(reproduced):
@@ -296,6 +311,23 @@ def test_two_processes_paint_the_same_bytes_as_one(longer):
     assert done.returncode == 0, done.stderr
     assert sorted(path.name[33:] for path in (longer / ".ckpt").iterdir()) == ["0-of-2-by-8", "1-of-2-by-8"]
     assert digests(longer, "sample") == straight
+
+
+def test_one_process_takes_over_the_training_of_two(longer):
+    """Which is how a training on several machines becomes a result of `dvc repro`: both do the same work."""
+    earlier = len(runs(longer))
+    for folder in (".ckpt", "models", "reports/curves"):
+        shutil.rmtree(longer / folder, ignore_errors=True)
+    command, settings = [sys.executable, "-m", "stages.train"], environment() | {"DDPM_PROCESSES": "2"}
+    done = subprocess.run(command, cwd=longer, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("steps on 2 x CPU") == 1  # the first process speaks for both
+    shared = digests(longer, "train")
+    for folder in ("models", "reports/curves"):
+        shutil.rmtree(longer / folder)
+    assert "Going on from the checkpoint after step" in call(longer, *command)
+    assert digests(longer, "train") == shared and len(list((longer / ".ckpt").iterdir())) == 1
+    assert len(runs(longer)) == earlier + 1 and runs(longer)[-1].info.status == "FINISHED"
 
 
 def test_a_painting_goes_on_with_smaller_batches(longer):

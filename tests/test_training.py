@@ -1,17 +1,25 @@
+import shutil
 import tempfile
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from ddpm import batches
+from ddpm.batches import BatchOrder, ImageSet, StreamedSet, place_images
 from ddpm.checkpoint import Checkpoint
 from ddpm.config import TrainConfig
+from ddpm.devices import compiles
 from ddpm.diffusion import Diffusion
+from ddpm.distributed import ALONE
 from ddpm.ema import Ema
-from ddpm.errors import RunError
+from ddpm.errors import InputError, RunError
 from ddpm.model import DiffusionModel
-from ddpm.training import BatchOrder, ImageSet, Training
+from ddpm.train_step import TrainStep
+from ddpm.training import Training
 from ddpm.unet import UNet
 from ddpm.vlb import bound
 
@@ -31,6 +39,7 @@ def settings(**changes) -> TrainConfig:
         "batch_size": 16, "lr": 2e-3, "weight_decay": 0.0, "warmup_steps": 10, "grad_clip": 1.0,
         "ema_decay": 0.99, "flip": True, "precision": "fp32", "deterministic": False, "log_every": 10,
         "label_dropout": 0.1,
+        "accumulate": 1, "checkpoint_activations": False, "compile": False,
     }  # fmt: skip
     return TrainConfig(**defaults | changes)
 
@@ -48,7 +57,15 @@ def disks(count: int, size: int = 16) -> np.ndarray:
 
 
 def make(
-    tiny_model, train_images, heldout_images=None, epochs=2, seed=0, target="eps", variance="fixed", **changes
+    tiny_model,
+    train_images,
+    heldout_images=None,
+    epochs=2,
+    seed=0,
+    target="eps",
+    variance="fixed",
+    group=ALONE,
+    **changes,
 ) -> Training:
     """A training; of a conditional model, on two classes that take turns."""
     torch.manual_seed(seed)
@@ -61,17 +78,18 @@ def make(
         unet,
         diffusion,
         settings(**changes),
-        ImageSet.on(CPU, train_images, np.arange(len(train_images)) % 2),
-        ImageSet.on(CPU, heldout, np.arange(len(heldout)) % 2),
+        ImageSet(CPU, train_images, np.arange(len(train_images)) % 2),
+        ImageSet(CPU, heldout, np.arange(len(heldout)) % 2),
         epochs=epochs,
         seed=seed,
+        group=group,
     )
 
 
 def run(training: Training, preview=lambda unet, step: None, preview_every=0):
     recorder = Recorder()
     with tempfile.TemporaryDirectory() as folder:
-        return training.run(recorder, preview, preview_every, Checkpoint(Path(folder))), recorder
+        return training.run(recorder, Checkpoint(Path(folder)), (preview_every, preview)), recorder
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (10, 10), (7, 16), (1, 3), (100, 32)])
@@ -169,7 +187,7 @@ def test_ema_equals_its_recursion_and_forgets_the_start(tiny_model):
 def test_flips_happen_and_can_be_turned_off(tiny_model, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        Training, "_losses", lambda self, unet, x0, *rest: seen.append(x0) or [x0.new_zeros(1, requires_grad=True)]
+        TrainStep, "losses", lambda self, unet, x0, *rest: seen.append(x0) or [x0.new_zeros(1, requires_grad=True)]
     )
     images = np.zeros((64, 16, 16, 3), dtype=np.uint8)
     images[:, :, :8] = 255  # white on the left
@@ -191,9 +209,9 @@ def seen_labels(monkeypatch):
     """The labels of each call of the network, which itself is left out."""
     seen = []
     monkeypatch.setattr(
-        Training,
-        "_losses",
-        lambda self, unet, x0, labels, t: seen.append(labels.clone()) or [torch.ones(len(x0), requires_grad=True)],
+        TrainStep,
+        "losses",
+        lambda self, unet, x0, labels, *rest: seen.append(labels.clone()) or [torch.ones(len(x0), requires_grad=True)],
     )
     return seen
 
@@ -227,11 +245,11 @@ def test_label_dropout_changes_nothing_else(tiny_model, conditional, monkeypatch
     assert histories[0] == histories[1]
     seen = []
     monkeypatch.setattr(
-        Training, "_losses", lambda self, unet, *rest: seen.append(rest) or [torch.ones(1, requires_grad=True)]
+        TrainStep, "losses", lambda self, unet, *rest: seen.append(rest) or [torch.ones(1, requires_grad=True)]
     )
     for model in (tiny_model, conditional):
         make(model, images).train_step(3)
-    (x0, _, t), (other_x0, _, other_t) = seen
+    (x0, _, t, _), (other_x0, _, other_t, _) = seen
     assert torch.equal(x0, other_x0) and torch.equal(t, other_t)
 
 
@@ -306,8 +324,8 @@ def test_a_conditional_network_learns_what_its_classes_look_like(conditional):
         unet,
         Diffusion("cosine", 1000, "v"),
         settings(batch_size=8, ema_decay=0.9),
-        ImageSet.on(CPU, images, labels),
-        ImageSet.on(CPU, images[:0], labels[:0]),
+        ImageSet(CPU, images, labels),
+        ImageSet(CPU, images[:0], labels[:0]),
         epochs=20,
         seed=0,
     )
@@ -344,12 +362,139 @@ def test_bf16_computes_in_bf16_and_keeps_weights_and_loss_in_float32(tiny_model,
     assert values[0].item() == pytest.approx(exact[0].item(), rel=0.02)
 
 
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_a_batch_taken_in_parts_has_the_same_gradients_and_curves(conditional, accumulate):
+    """To the rounding of float32; 16 images in 3 parts are 6, 6 and 4."""
+    images = disks(32)
+    values = []
+    for parts in (1, accumulate):
+        training = make(conditional, images, variance="learned", accumulate=parts, grad_clip=1e9)
+        torch.manual_seed(0)
+        torch.nn.init.normal_(training.unet.head[-1].weight, std=0.1)
+        values.append((training.train_step(0), [parameter.grad for parameter in training.unet.parameters()]))
+    (whole, gradients), (in_parts, others) = values
+    assert torch.allclose(whole, in_parts, rtol=1e-5)
+    scale = max(gradient.abs().max() for gradient in gradients)
+    for ours, theirs in zip(gradients, others, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_activations_that_are_computed_again_give_the_same_bytes_and_are_not_kept(tiny_model):
+    """With the same dropout on the way back as on the way there."""
+    model = tiny_model.model_copy(update={"dropout": 0.3})
+    kept, forgotten, weights = [], [], []
+    for sizes, checkpointed in ((kept, False), (forgotten, True)):
+        training = make(model, disks(16), checkpoint_activations=checkpointed)
+        torch.manual_seed(0)
+        torch.nn.init.normal_(training.unet.head[-1].weight, std=0.1)
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, to=sizes: to.append(x.numel()) or x, lambda x: x):
+            for step in range(2):
+                training.train_step(step)
+        weights.append(training.unet.state_dict())
+    for ours, theirs in zip(weights[0].values(), weights[1].values(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert sum(forgotten) < 0.5 * sum(kept)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++, with which torch.compile compiles for a CPU")
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_training_learns_the_same_and_leaves_the_same_names(
+    conditional, tmp_path, monkeypatch, capsys, backend
+):
+    """In parts of 6, 6 and 4 images. The fast backend follows the way of the other up to the generated code."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    images, options = disks(32), {"epochs": 3, "accumulate": 3, "log_every": 1, "checkpoint_activations": True}
+    plain = make(conditional, images, images[:8], **options)
+    history, _ = run(plain)
+    torch.compiler.reset()
+    compiled = make(conditional, images, images[:8], **options, compile=True)
+    compiled_history = compiled.run(Recorder(), Checkpoint(tmp_path))
+    for ours, theirs in zip(compiled_history.train, history.train, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    assert "torch.compile took" in capsys.readouterr().out
+    state = Checkpoint(tmp_path).load()
+    plain.restore(state)
+    assert state["unet"].keys() == plain.unet.state_dict().keys() == state["ema"].keys()
+    assert type(compiled.ema.model) is UNet
+
+
+@pytest.mark.parametrize(
+    ("choice", "deterministic", "device", "compilers", "expected"),
+    [
+        ("auto", False, "cpu", ["g++"], False),
+        (True, False, "cpu", ["g++"], True),
+        (True, True, "cuda", ["gcc"], True),
+        (False, False, "cuda", ["gcc"], False),
+        ("auto", False, "cuda", ["gcc"], True),
+        ("auto", True, "cuda", ["gcc"], False),
+        ("auto", False, "cuda", [], False),
+        (True, False, "cpu", [], None),
+    ],
+)
+def test_when_the_network_is_compiled(monkeypatch, capsys, choice, deterministic, device, compilers, expected):
+    monkeypatch.setattr(shutil, "which", lambda name: name if name in compilers else None)
+    if expected is None:
+        with pytest.raises(InputError, match=r"train\.compile: .* finds no g\+\+; install it, or set"):
+            compiles(choice, deterministic, torch.device(device))
+        return
+    assert compiles(choice, deterministic, torch.device(device)) is expected
+    said = capsys.readouterr().err
+    assert ("goes on without torch.compile" in said) == (not compilers)
+
+
+@pytest.mark.parametrize("is_conditional", [False, True])
+def test_streamed_images_give_the_same_bytes(tiny_model, tmp_path, is_conditional):
+    """From a memory map, of which the training and the held-out images are rows in any order."""
+    images, labels = disks(40), np.arange(40) % 2
+    np.save(tmp_path / "images.npy", images)
+    rows = np.random.default_rng(0).permutation(40)
+    histories, weights = [], []
+    for stream in (False, True):
+        source = np.load(tmp_path / "images.npy", mmap_mode="r")
+        train_set, heldout_set = place_images(CPU, source, labels, rows[:32], rows[32:], stream=stream)
+        assert isinstance(train_set, StreamedSet) == stream and len(train_set) == 32
+        model = tiny_model.model_copy(update={"conditional": is_conditional})
+        training = make(model, images[:32], images[32:], epochs=3)
+        training.heldout_set, training.optimisation._train_set = heldout_set, train_set
+        histories.append(run(training)[0])
+        weights.append(training.ema.model.state_dict())
+    assert histories[0] == histories[1]
+    for ours, theirs in zip(weights[0].values(), weights[1].values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_next_batch_is_read_ahead_and_once(tiny_model, monkeypatch):
+    images, reads = disks(32), []
+    read = StreamedSet._read
+    monkeypatch.setattr(
+        StreamedSet, "_read", lambda self, rows: reads.append(threading.get_ident()) or read(self, rows)
+    )
+    training = make(tiny_model, images)
+    (training.optimisation._train_set,) = place_images(CPU, images, np.zeros(32), np.arange(32), stream=True)
+    for step in range(4):
+        training.train_step(step)
+    training.optimisation._train_set._reader.shutdown()
+    assert len(reads) == 5 and reads[0] == threading.get_ident() and threading.get_ident() not in reads[1:]
+
+
+def test_images_stay_on_the_disk_when_they_would_take_more_than_a_quarter_of_the_free_memory(monkeypatch):
+    images = disks(8)
+    for free, kind in ((4 * images.nbytes, ImageSet), (4 * images.nbytes - 4, StreamedSet)):
+        monkeypatch.setattr(batches, "free_memory", lambda device, free=free: free)
+        (chosen,) = place_images(CPU, images, np.zeros(8), np.arange(8))
+        assert type(chosen) is kind
+
+
 def test_heldout_loss_spreads_its_time_steps_over_all_images(tiny_model, monkeypatch):
     seen = []
     images = disks(64)
     training = make(tiny_model, images, images)
-    losses = training._losses
-    monkeypatch.setattr(training, "_losses", lambda unet, x0, labels, t: seen.append(t) or losses(unet, x0, labels, t))
+    losses = training.optimisation.losses
+    monkeypatch.setattr(
+        training.optimisation,
+        "losses",
+        lambda unet, x0, labels, t, eps: seen.append(t) or losses(unet, x0, labels, t, eps),
+    )
     first = training.heldout_loss()
     times = torch.cat(seen).double()
     assert times.sort().values.diff().unique().numel() <= 2 and times.mean().item() == pytest.approx(499.5, abs=8)
@@ -420,8 +565,8 @@ def test_an_interrupted_training_ends_with_the_same_bytes(
         if number is not None:
             die_at(training, number)
             with pytest.raises(BreakOffError):
-                training.run(Recorder(), lambda *_: None, 0, checkpoint)
-    assert training.run(Recorder(), lambda *_: None, 0, checkpoint) == history
+                training.run(Recorder(), checkpoint)
+    assert training.run(Recorder(), checkpoint) == history
     for ours, theirs in zip(training.ema.model.parameters(), straight.ema.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     for ours, theirs in zip(training.unet.parameters(), straight.unet.parameters(), strict=True):

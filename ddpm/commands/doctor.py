@@ -38,7 +38,7 @@ def doctor(_arguments: argparse.Namespace) -> None:
     except InputError:  # one of the checks says so
         images = 0
     few = random_images(config, 2 * CLASSES, CLASSES)
-    parameters = count_parameters(prepare(config, few).unet)
+    parameters = count_parameters(prepare(config, few, device).unet)
     side = config.data.image_size
     print(f"{describe(device)}; {parameters / 1e6:.1f} M parameters, {side}×{side}, batch {config.train.batch_size}\n")
     problems = 0
@@ -66,7 +66,7 @@ def _estimate(config: Config, images: int, parameters: int) -> bool:
     def build(size: int) -> "Training":
         train = config.train.model_copy(update={"batch_size": size})
         changed = config.model_copy(update={"train": train})
-        return prepare(changed, random_images(config, max(2 * CLASSES, 2 * size), CLASSES))
+        return prepare(changed, random_images(config, max(2 * CLASSES, 2 * size), CLASSES), device)
 
     try:
         cost = training_cost(build, batch, device)
@@ -89,7 +89,7 @@ def _estimate(config: Config, images: int, parameters: int) -> bool:
     trained = round(images * (1 - config.data.holdout)) * config.epochs
     _line("", "time", f"{duration(trained / rate)} for {config.epochs:,} epochs, {trained // batch:,} steps")
     packed = random_images(config, 2 * CLASSES, CLASSES)
-    training = prepare(config, packed)
+    training = prepare(config, packed, device)
     model = DiffusionModel(training.ema.model, describe_model(config, packed, training))
     seconds = sampling_seconds(model, config.sample, config.seed)
     _line("sample", "time", f"{duration(seconds)} for {config.sample.n:,} images in {config.sample.steps} steps")

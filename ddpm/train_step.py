@@ -1,0 +1,136 @@
+"""One optimisation step: L_simple, AdamW, EMA (Ho et al. 2020, algorithm 1); L_hybrid for a learned variance."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from ddpm.batches import BatchOrder, ImageSet, generator
+from ddpm.config import TrainConfig
+from ddpm.devices import autocast_dtype, compiles
+from ddpm.diffusion import Diffusion
+from ddpm.distributed import Group
+from ddpm.ema import Ema
+from ddpm.unet import UNet
+from ddpm.vlb import WEIGHT, bound
+
+
+class TrainStep:
+    """Takes optimisation steps; with several processes, each works on its share of every batch.
+
+    Attributes:
+        unet: the network that is trained.
+        ema: its average.
+        optimizer: AdamW.
+        curves: what a step measures.
+        compiled: the first step takes long, because it compiles the network.
+    """
+
+    def __init__(
+        self, unet: UNet, diffusion: Diffusion, config: TrainConfig, train_set: ImageSet, seed: int, group: Group
+    ) -> None:
+        """Prepare steps; see `Training`."""
+        self.unet, self.diffusion, self.config, self.seed = unet, diffusion, config, seed
+        self.ema = Ema(unet, config.ema_decay)
+        self.optimizer = torch.optim.AdamW(
+            unet.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        self.curves = ["loss", "grad_norm", *(["vlb"] if diffusion.variance == "learned" else [])]
+        self.device = train_set.device
+        self._train_set, self._group = train_set, group
+        self._order = BatchOrder(len(train_set), config.batch_size, seed)
+        self._dtype = autocast_dtype(config.precision, self.device)
+        unet.checkpoint_activations = config.checkpoint_activations
+        self._parallel = DistributedDataParallel(unet) if group.size > 1 else None
+        self._network: torch.nn.Module = self._parallel or unet
+        self.compiled = compiles(config.compile, config.deterministic, self.device)
+        if self.compiled:  # the average stays as it is, and so do the names in a checkpoint
+            self._network = torch.compile(self._network, dynamic=False)  # type: ignore[assignment]
+
+    def __call__(self, step: int) -> Tensor:
+        """Take step number `step`; returns `curves` on the device, float32, vlb in bits per pixel and channel.
+
+        They are those of the whole batch, also where other processes have a share of it.
+        """
+        batch = self._batch(step)
+        self.unet.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, *vlb = self._gradients(*batch)
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.unet.parameters(), self.config.grad_clip)
+        self._set_learning_rate(step)
+        self.optimizer.step()
+        self.ema.update(step)
+        return self._group.mean(torch.stack([loss, grad_norm, *vlb]))
+
+    def losses(self, network: torch.nn.Module, x0: Tensor, labels: Tensor, t: Tensor, eps: Tensor) -> list[Tensor]:
+        """L_simple of each image, (B,) float32, and its term of the bound where the variance is learned."""
+        x_t = self.diffusion.add_noise(x0, t, eps)
+        with self._autocast():
+            output = network(x_t, t, labels)
+        prediction, v = self.diffusion.split(output)
+        simple = self.diffusion.loss(prediction, x0, t, eps)
+        return [simple] if v is None else [simple, bound(self.diffusion, prediction, v, x0, x_t, t)]
+
+    def state(self) -> dict[str, Any]:
+        """All that a step changes."""
+        return {
+            "unet": self.unet.state_dict(),
+            "ema": self.ema.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where the steps that gave this `state` have led."""
+        self.unet.load_state_dict(state["unet"])
+        self.ema.model.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """This process's share of the batch of a step: x0, labels, t, eps."""
+        # Everything random in a step follows from the seed and its number, so nothing before it has to be remembered.
+        # Each process draws it for the whole batch, so that image k has the same however many processes there are.
+        torch.manual_seed(int(generator(self.seed, 1, step).integers(2**63)))
+        count = self.config.batch_size
+        share = self._group.share(count)
+        x0, labels = self._train_set.batch(torch.from_numpy(self._order.rows(step)[share]))
+        self._train_set.expect(torch.from_numpy(self._order.rows(step + 1)[share]))
+        if self.config.flip:
+            mirrored = torch.rand(count, 1, 1, 1, device=self.device)[share] < 0.5
+            x0 = torch.where(mirrored, x0.flip(-1), x0)
+        t = torch.randint(self.diffusion.timesteps, (count,), device=self.device)[share]
+        if self.unet.none_class is not None:  # Ho & Salimans 2022, algorithm 1
+            dropped = torch.rand(count, device=self.device)[share] < self.config.label_dropout
+            labels = labels.masked_fill(dropped, self.unet.none_class)
+        eps = torch.randn(count, *x0.shape[1:], device=self.device)[share]
+        if self._group.rank > 0:  # or the images of all shares would lose the same activations by dropout
+            torch.manual_seed(int(generator(self.seed, 2, step, self._group.rank).integers(2**63)))
+        return x0, labels, t, eps
+
+    def _gradients(self, *batch: Tensor) -> list[Tensor]:
+        """Leave the gradients of a batch; returns L_simple, and the bound where the variance is learned."""
+        parts = list(zip(*(tensor.chunk(self.config.accumulate) for tensor in batch), strict=True))
+        with self._parallel.no_sync() if self._parallel else nullcontext():
+            sums = [self._backward(*part) for part in parts[:-1]]
+        sums.append(self._backward(*parts[-1]))  # here the processes exchange their gradients
+        return [sum(terms[1:], start=terms[0]) for terms in zip(*sums, strict=True)]
+
+    def _backward(self, x0: Tensor, labels: Tensor, t: Tensor, eps: Tensor) -> list[Tensor]:
+        """Add the gradients of a part of the batch; returns its share of L_simple, and of the bound."""
+        # DistributedDataParallel averages over the processes: this makes it the mean over the images of the batch,
+        # also where one process has an image more than another.
+        count = self.config.batch_size / self._group.size
+        loss, *vlb = (losses.sum() / count for losses in self.losses(self._network, x0, labels, t, eps))
+        # The loss that is reported stays L_simple, so that curves with and without a learned variance can be compared.
+        hybrid = loss + WEIGHT * self.diffusion.timesteps * vlb[0] if vlb else loss
+        hybrid.backward()  # type: ignore[no-untyped-call]
+        return [term.detach() for term in (loss, *vlb)]
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, self._dtype) if self._dtype else nullcontext()
+
+    def _set_learning_rate(self, step: int) -> None:
+        warmed_up = min(1.0, (step + 1) / max(1, self.config.warmup_steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * warmed_up

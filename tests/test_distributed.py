@@ -1,0 +1,132 @@
+"""Several processes at one training, as torchrun starts them, on the CPU."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from shared_training import prepare, train
+from test_training import run
+from tiny_repository import wait_for
+
+from ddpm.distributed import ALONE, Group
+
+ROOT = Path(__file__).resolve().parent.parent
+TWO = ("--standalone", "--nproc-per-node", "2")
+
+
+def start(*torchrun: str, folder: Path, **scene: object) -> subprocess.Popen:
+    environment = os.environ | {
+        "SCENE": json.dumps({"folder": str(folder), **scene}),
+        "PYTHONPATH": str(ROOT / "tests"),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "ddpm.distributed", *torchrun, "-m", "shared_training"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def share(folder: Path, **scene: object) -> tuple[int, str]:
+    """Train in two processes; returns the exit code and what was said on stderr."""
+    process = start(*TWO, folder=folder, **scene)
+    complaint = process.communicate(timeout=120)[1]
+    return process.returncode, complaint
+
+
+def curves(folder: Path) -> list[dict[str, float]]:
+    return json.loads((folder / "history.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def alone() -> list[dict[str, float]]:
+    torch.manual_seed(0)
+    history, _ = run(prepare())
+    return history.train + history.heldout
+
+
+def assert_close(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> None:
+    assert len(ours) == len(theirs)
+    for our, their in zip(ours, theirs, strict=True):
+        assert our.keys() == their.keys()
+        assert our["loss"] == pytest.approx(their["loss"], rel=1e-5)
+        assert our == pytest.approx(their, rel=1e-3)
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 1), (10, 3), (10, 4), (128, 64), (3, 3)])
+def test_shares_are_everything_once_and_nearly_equal(count, size):
+    shares = [range(count)[Group(rank, size).share(count)] for rank in range(size)]
+    assert [number for share in shares for number in share] == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_two_processes_have_the_loss_curve_of_one(tmp_path, alone):
+    code, complaint = share(tmp_path)
+    assert code == 0, complaint
+    assert_close(curves(tmp_path), alone)
+
+
+def test_four_processes_on_two_machines_have_the_loss_curve_of_one(tmp_path, alone):
+    """As far as one machine can play two; with gradients that are accumulated, over shares that are not equal."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{free.getsockname()[1]}"
+    torchrun = ["--nnodes", "2", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", meeting]
+    machines = [start(*torchrun, folder=tmp_path) for _ in range(2)]
+    complaints = [machine.communicate(timeout=120)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], complaints
+    assert_close(curves(tmp_path), alone)
+
+
+def test_a_training_goes_on_with_another_number_of_processes(tmp_path, alone):
+    """First one, then two, then one; stopped between two points of the curve, so that its sums are taken over too."""
+    assert train(ALONE, tmp_path, stop=3) is None
+    code, complaint = share(tmp_path, stop=7)
+    assert code == 0, complaint
+    history = train(ALONE, tmp_path)
+    assert_close(history.train + history.heldout, alone)
+
+
+def test_a_fault_in_one_process_ends_all_with_its_sentence_and_exit_code(tmp_path):
+    assert share(tmp_path, fault=True) == (2, "error: this is what went wrong\n")
+
+
+@pytest.fixture
+def endless(tmp_path):
+    """A launcher, and its processes, which wait for each other all the time."""
+    launcher = start(*TWO, folder=tmp_path, endless=True)
+    wait_for(lambda: len([file for file in tmp_path.glob("pid*") if file.read_text()]) == 2)
+    workers = [psutil.Process(int(file.read_text())) for file in tmp_path.glob("pid*")]
+    yield launcher, workers
+    for process in (launcher, *workers):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    launcher.communicate()
+
+
+def test_no_process_outlives_its_launcher(endless):
+    launcher, workers = endless
+    launcher.kill()
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
+
+
+def test_sigterm_to_the_launcher_ends_all_with_the_right_exit_code(endless):
+    launcher, workers = endless
+    launcher.terminate()
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
+    assert launcher.communicate(timeout=20)[1] == "" and launcher.returncode == 128 + signal.SIGTERM
+
+
+def test_a_process_that_was_killed_is_told_in_a_sentence(endless):
+    launcher, workers = endless
+    workers[0].kill()
+    complaint = launcher.communicate(timeout=20)[1]
+    assert launcher.returncode == 128 + signal.SIGKILL
+    assert complaint == "error: SIGKILL ended one of the processes; run the same command again\n"
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
