@@ -37,12 +37,9 @@ class FrechetDistance:
                 )
         real, self._fake = real.double(), fake.double()
         self._mean = real.mean(0)
-        centred = real - self._mean
-        variances, axes = torch.linalg.eigh(centred.T @ centred / (len(real) - 1))
-        self._trace = variances.sum()
-        # Rounding makes zero variances slightly positive or negative; their axes hold nothing.
-        held = variances > variances[-1] * len(variances) * torch.finfo(torch.float64).eps
-        self._rooted = self._fake @ (axes[:, held] * variances[held].sqrt())
+        centred = (real - self._mean) / (len(real) - 1) ** 0.5
+        self._trace = centred.square().sum()
+        self._rooted = self._fake @ _root(centred)
 
     def __call__(self, rows: Tensor | slice = slice(None)) -> float:
         """Distance of all generated images, or of those in some rows, to the real ones."""
@@ -54,6 +51,15 @@ class FrechetDistance:
         trace_root = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum()
         distance = (self._mean - mean).square().sum() + self._trace + trace - 2 * trace_root
         return max(0.0, float(distance))
+
+
+def _root(centred: Tensor) -> Tensor:
+    """R (D, ≤ D) with R Rᵀ = Aᵀ A, for A (N, D)."""
+    if len(centred) < centred.shape[1]:
+        _, deviations, axes = torch.linalg.svd(centred, full_matrices=False)
+        return axes.T * deviations
+    variances, axes = torch.linalg.eigh(centred.T @ centred)
+    return axes * variances.clamp(min=0).sqrt()  # rounding makes zero variances slightly negative
 
 
 def fid(real: Tensor, fake: Tensor) -> float:

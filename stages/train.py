@@ -140,9 +140,9 @@ def check_memory(config: Config, packed: PackedImages) -> None:
     Raises:
         InputError: the device has less memory than the network and its optimiser need.
     """
-    device = kind_of_device(config.device)
+    device, parts = kind_of_device(config.device), unet_parts(config, packed)
     with torch.device("meta"):  # a network without memory
-        parameters = sum(parameter.numel() for parameter in UNet(*unet_parts(config, packed)).parameters())
+        parameters = sum(parameter.numel() for parameter in UNet(*parts).parameters())
     if (needed := BYTES_PER_PARAMETER * parameters) > memory(device):
         raise InputError(
             f"model: {parameters / 1e9:.1f} billion parameters need {needed / 1e9:.0f} GB for training, and "
