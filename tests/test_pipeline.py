@@ -129,17 +129,6 @@ def test_the_model_on_disk_is_the_average_that_training_reports(reproduced):
     assert training.heldout_loss() != pytest.approx(reported, rel=1e-4)
 
 
-def test_a_batch_that_is_too_small_for_all_processes_is_refused(reproduced):
-    params = reproduced / "params.yaml"
-    before = params.read_text()
-    params.write_text(before.replace("batch_size: 8\n  lr", "batch_size: 1\n  lr"))
-    command, settings = [sys.executable, "-m", "stages.train"], environment() | {"DDPM_PROCESSES": "2"}
-    done = subprocess.run(command, cwd=reproduced, env=settings, capture_output=True, text=True, check=False)
-    params.write_text(before)
-    sentence = "error: train.batch_size: 1 images cannot be shared by 2 processes; raise it, or start fewer\n"
-    assert (done.returncode, done.stderr) == (2, sentence)
-
-
 def test_all_outputs_are_there(reproduced):
     samples = np.load(reproduced / "data/samples/samples.npy")
     assert samples.shape == (8, 16, 16, 3) and samples.dtype == np.uint8
@@ -164,6 +153,17 @@ def test_no_checkpoint_is_left(reproduced):
 
 def test_nothing_is_done_twice(reproduced):
     assert stages_run(call(reproduced, "dvc", "repro")) == []
+
+
+def test_a_batch_that_is_too_small_for_all_processes_is_refused(reproduced):
+    params = reproduced / "params.yaml"
+    before = params.read_text()
+    params.write_text(before.replace("batch_size: 8\n  lr", "batch_size: 1\n  lr"))
+    command, settings = [sys.executable, "-m", "stages.train"], environment() | {"DDPM_PROCESSES": "2"}
+    done = subprocess.run(command, cwd=reproduced, env=settings, capture_output=True, text=True, check=False)
+    params.write_text(before)
+    sentence = "error: train.batch_size: 1 images cannot be shared by 2 processes; raise it, or start fewer\n"
+    assert (done.returncode, done.stderr) == (2, sentence)
 
 
 def test_one_finished_run_holds_parameters_curves_scores_and_artifacts(reproduced):
