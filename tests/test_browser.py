@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from browser import needs_chromium, open_page
-from tiny_repository import environment, wait_for
+from tiny_repository import call, environment, make_repository, wait_for
 from tracked import client
 
 from ddpm import tracking
@@ -78,3 +78,22 @@ def test_the_mlflow_ui_shows_readable_names_grouped_metrics_and_a_comparison(run
             if not missing:
                 break
         assert missing == [], url
+
+
+def test_the_pages_of_a_run_open_with_their_pictures_and_hostile_names_do_nothing(tmp_path):
+    experiment = "<script>document.title='owned'</script>"
+    root = make_repository(tmp_path / "repository", tracking={"experiment": experiment})
+    call(root, "dvc", "repro")
+    call(root, "python", "-m", "ddpm", "compare")
+    pages = {
+        "fid": ["FID report: linear schedule, 2 epochs", "Does it copy?", "real images as samples"],
+        "cost": ["What it cost"],
+        "explore": ["log-SNR", "held out"],
+        "comparison": ["Comparison of 1 scored run", "&lt;script&gt;"],
+    }
+    for name, expected in pages.items():
+        page, errors = open_page((root / "reports" / f"{name}.html").as_uri(), tmp_path)
+        assert errors == []
+        assert [text for text in expected if text not in page] == [], name
+        assert "<script" not in page and "owned</title>" not in page
+        assert "http://" not in page and page.count("<img") == page.count('src="data:image/')
