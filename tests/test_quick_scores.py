@@ -1,15 +1,19 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from ddpm import quick_scores
-from ddpm.config import FidConfig
+from ddpm.checkpoint import Checkpoint
+from ddpm.config import FidConfig, parse_config
 from ddpm.errors import InputError
+from ddpm.estimate import random_images
 from ddpm.model import DiffusionModel
 from ddpm.quick_scores import QuickScores
 from ddpm.unet import UNet
+from stages.train import describe_model, looks_of, prepare
 
 CPU = torch.device("cpu")
 CONFIG = FidConfig(extractor="efficientnet_lite0", weights=None, reference="all", batch_size=8, every=1)
@@ -46,3 +50,25 @@ def test_missing_weights_are_told_before_the_training(tmp_path):
     (tmp_path / "weights.json").write_text(json.dumps({"extractor": "efficientnet_lite0"}))
     with pytest.raises(InputError, match="run `dvc repro download`"):
         QuickScores(config, np.zeros((4, 16, 16, 3), np.uint8), CPU, seed=0, weights=tmp_path)
+
+
+def test_a_training_sends_quick_scores_as_often_as_is_wanted(params, tmp_path, monkeypatch):
+    params |= {"device": "cpu", "epochs": 2}
+    params["data"]["image_size"] = 16
+    params["model"] |= {"channels": 8, "channel_mults": [1, 2], "blocks": 1, "attention": [8], "head_channels": 8}
+    params["train"] |= {"batch_size": 8, "log_every": 100}
+    params["diffusion"]["timesteps"] = 4
+    params["sample"]["steps"] = 4
+    params["fid"] |= {"extractor": "efficientnet_lite0", "every": 1}
+    params["tracking"]["preview_every"] = 0
+    config = parse_config(params)
+    packed = random_images(config, 24)
+    training = prepare(config, packed, CPU)
+    sent = []
+    tracker = SimpleNamespace(metrics=lambda metrics, step: sent.append((step, metrics)))
+    looks = looks_of(config, packed, training, describe_model(config, packed, training), tracker)
+    training.run(tracker, Checkpoint(tmp_path), *looks)
+    (first, early), (last, late) = [(step, metrics) for step, metrics in sent if "quick/fid" in metrics]
+    assert (first, last) == (training.steps // 2 + training.steps % 2, training.steps)
+    assert early.keys() == late.keys() == {"quick/fid", "quick/kid", "quick/epoch"}
+    assert (early["quick/epoch"], late["quick/epoch"]) == (pytest.approx(1, abs=0.4), pytest.approx(2, abs=0.4))
