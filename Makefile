@@ -20,7 +20,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m demo
 
 test: $(INSTALLED)
-	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow"
+	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow"
 
 test-slow: $(INSTALLED)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -m slow
