@@ -107,6 +107,7 @@ def draw_curve(content: dict[str, Any], path: Path) -> None:
         axes.plot(x, middle, marker="o")
         axes.set(xlabel=axis, ylabel="images per second", xscale="log", yscale="log")
         axes.set_xticks(x, [str(tick) for tick in x])
+        axes.set_yticks(middle, [f"{rate:.0f}" for rate in middle])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     figure.suptitle(content["machine"]["device"])

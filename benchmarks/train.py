@@ -179,7 +179,8 @@ def draw_speed(content: dict[str, Any], path: Path) -> None:
         axes.barh(place, middle, xerr=[[middle - low], [high - middle]], color="C0" if name == "ours" else "C7")
     axes.set_yticks(range(len(rows)), [LABELS[name].replace("`", "") for name in rows])
     axes.invert_yaxis()
-    axes.set(xlabel=f"images per second ({content['machine']['device']}, batch {content['batch']})")
+    axes.set(xlabel=f"images per second, batch {content['batch']}")
+    figure.suptitle(content["machine"]["device"])
     save(figure, path)
 
 

@@ -27,8 +27,8 @@ def evaluate(real: Tensor, fake: Tensor) -> dict[str, Any]:
     Returns:
         scores: for each of fid, kid, precision and recall: value, low, high (its 95 % interval) and, where there are 8
             real images or more, floor, floor_low and floor_high: mean, least and greatest score of real images as
-            samples. For kid also error, its standard error; for fid also at_floor, its value with the floor's numbers
-            of images.
+            samples. For kid also error, its standard error. FID falls with the number of images, so it has a floor only
+            if that is of as many as there are samples; fid_same_n has both with the floor's numbers of images.
         halves: number of random halves behind the interval of fid.
         floor: images, reference_images and number of the splits behind the floor, or None.
 
@@ -67,20 +67,23 @@ def _add_floor(
         return None
     rng = np.random.default_rng(1)
     floors: dict[str, list[float]] = {name: [] for name in scores}
-    at_floor = []
+    same_n = []
     for _ in range(SPLITS):
         order = rng.permutation(len(real))
         as_fake, as_real = real[_rows(order[:players], real)], real[_rows(order[players:], real)]
         some = fake[_rows(rng.permutation(len(fake))[:players], fake)]
-        at_floor.append(FrechetDistance(as_real, some)())
+        same_n.append(FrechetDistance(as_real, some)())
         floors["fid"].append(FrechetDistance(as_real, as_fake)())
         floors["kid"].append(float(kid_blocks(as_real, as_fake).mean()))
         for name, value in zip(("precision", "recall"), precision_recall(as_real, as_fake), strict=True):
             floors[name].append(value)
         on_step()
+    scores["fid_same_n"] = {"value": float(np.mean(same_n))}
+    floors["fid_same_n"] = floors["fid"]
+    if players < len(fake):
+        del floors["fid"]
     for name, values in floors.items():
         scores[name] |= {"floor": float(np.mean(values)), "floor_low": min(values), "floor_high": max(values)}
-    scores["fid"]["at_floor"] = float(np.mean(at_floor))
     return {"images": players, "reference_images": len(real) - players, "splits": SPLITS}
 
 

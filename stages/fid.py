@@ -73,7 +73,9 @@ def write(config: Config, evaluation: dict[str, Any], copies: Memorisation, coun
     scores, ratio = evaluation["scores"], asdict(copies.ratio) if copies.ratio else None
     # Under the name of the extractor, so that no table ever mixes scores of different networks.
     metrics = {name: scores[name]["value"] for name in ("fid", "kid", "precision", "recall")}
-    metrics |= {f"fid_{name}": scores["fid"][name] for name in ("low", "high", "floor") if name in scores["fid"]}
+    metrics |= {f"fid_{name}": scores["fid"][name] for name in ("low", "high")}
+    if same_n := scores.get("fid_same_n"):
+        metrics |= {"fid_same_n": same_n["value"], "fid_same_n_floor": same_n["floor"]}
     metrics |= {"memorisation": ratio["value"]} if ratio else {}
     save_json({config.fid.extractor: metrics}, "fid.json")
     about = {
@@ -89,11 +91,13 @@ def write(config: Config, evaluation: dict[str, Any], copies: Memorisation, coun
     }
     save_json(about, "scores/scores.json")
     fid = scores["fid"]
-    floor = f", floor {fid['floor']:.2f}" if "floor" in fid else ""
     print(
-        f"FID {fid['value']:.2f} [{fid['low']:.2f}, {fid['high']:.2f}]{floor} ({config.fid.extractor} features, "
+        f"FID {fid['value']:.2f} [{fid['low']:.2f}, {fid['high']:.2f}] ({config.fid.extractor} features, "
         f"{counts['samples']} samples against {counts['reference_images']} images)"
     )
+    if same_n:
+        images = evaluation["floor"]["images"]
+        print(f"With {images} samples {same_n['value']:.2f}; {images} real images as samples {same_n['floor']:.2f}")
 
 
 def save_json(content: dict[str, Any], name: str) -> None:

@@ -20,7 +20,8 @@ def test_a_perfect_model_scores_like_the_floor():
     assert evaluation["floor"] == {"images": 200, "reference_images": 200, "splits": 5}
     for name in ("precision", "recall"):
         assert scores[name]["floor"] == pytest.approx(scores[name]["value"], abs=0.15)
-    assert scores["fid"]["at_floor"] == pytest.approx(scores["fid"]["floor"], rel=0.15)
+    assert scores["fid_same_n"]["value"] == pytest.approx(scores["fid"]["floor"], rel=0.15)
+    assert scores["fid_same_n"]["floor"] == scores["fid"]["floor"]
     assert scores["kid"]["low"] < 0 < scores["kid"]["high"]
     assert abs(scores["kid"]["floor"]) < 3 * scores["kid"]["error"]
 
@@ -35,6 +36,15 @@ def test_a_bad_model_is_far_above_the_floor():
 def test_few_samples_are_compared_with_as_few_real_images():
     floor = evaluate(normal(0, 400), normal(1, 50))["floor"]
     assert (floor["images"], floor["reference_images"]) == (50, 350)
+
+
+def test_the_floor_of_fewer_images_than_samples_stands_beside_the_fid_of_as_few_samples():
+    """FID falls with the number of images: 600 perfect samples would score below a floor of 100 images."""
+    evaluation = evaluate(normal(0, 200), normal(1, 600))
+    scores = evaluation["scores"]
+    assert evaluation["floor"]["images"] == 100 and "floor" not in scores["fid"]
+    assert scores["fid"]["high"] < scores["fid_same_n"]["floor_low"]
+    assert scores["fid_same_n"]["value"] == pytest.approx(scores["fid_same_n"]["floor"], rel=0.15)
 
 
 def test_too_few_real_images_have_no_floor():
