@@ -2,76 +2,43 @@
 
 import difflib
 import reprlib
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainValidator,
     StrictBool,
     StringConstraints,
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from ddpm.errors import InputError
+from ddpm.parameter_types import (
+    AutoBatch,
+    Batch,
+    Count,
+    Device,
+    Extractor,
+    ImageSize,
+    Index,
+    Integer,
+    NoFp16,
+    Number,
+    Probability,
+    Sampler,
+    Schedule,
+    Seed,
+    Spacing,
+    Switch,
+    Target,
+)
 
-MAX_BATCH = 100_000  # far above any use
 _shortened = reprlib.Repr()
 _shortened.maxlevel = 1  # a few lines of YAML can hold a billion nested values
-
-
-def _number(value: Any) -> Any:
-    """Refuse true and false, which pydantic would read as 1 and 0; take 1e4, which YAML reads as text, for a number."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("truth_value", "it should be a number")
-    with suppress(ValueError):
-        return float(value) if isinstance(value, str) and "e" in value.lower() else value
-    return value
-
-
-def _auto_or_batch(value: Any) -> Any:
-    """One sentence for both alternatives; pydantic would tell the fault of each."""
-    if value == "auto" or (type(value) is int and 1 <= value <= MAX_BATCH):
-        return value
-    raise PydanticCustomError("batch_size", "it should be auto or a whole number from 1 to {max}", {"max": MAX_BATCH})
-
-
-def _auto_or_truth(value: Any) -> Any:
-    if value == "auto" or isinstance(value, bool):
-        return value
-    raise PydanticCustomError("switch", "it should be auto, true or false")
-
-
-def _no_fp16(value: Any) -> Any:
-    if value in ("fp16", "float16", "half"):
-        raise PydanticCustomError("fp16", "its small range ends diffusion trainings in NaN; use bf16, or auto")
-    return value
-
-
-Integer = Annotated[int, BeforeValidator(_number)]
-Number = Annotated[float, BeforeValidator(_number)]
-# The upper bounds are far above any use; what lies beyond them is a slip that would end in want of memory.
-Count = Annotated[Integer, Field(ge=1, le=1_000_000_000)]
-Batch = Annotated[Integer, Field(ge=1, le=MAX_BATCH)]
-AutoBatch = Annotated[int | Literal["auto"], PlainValidator(_auto_or_batch)]
-Index = Annotated[Integer, Field(ge=0, le=1_000_000_000)]
-Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
-Probability = Annotated[Number, Field(ge=0, lt=1)]
-Schedule = Literal["linear", "cosine", "sigmoid"]
-Target = Literal["eps", "v", "x0"]
-Sampler = Literal["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde"]
-Spacing = Literal["trailing", "uniform", "logsnr"]
-Precision = Literal["auto", "bf16", "fp32"]
-Device = Literal["auto", "cuda", "cpu"]
-ImageSize = Literal[8, 16, 32, 64, 128]
-Extractor = Literal["inception", "efficientnet_lite0"]
 
 
 class _Group(BaseModel):
@@ -166,8 +133,8 @@ class TrainConfig(_Group):
     label_dropout: Probability
     accumulate: Batch
     checkpoint_activations: StrictBool
-    compile: Annotated[bool | Literal["auto"], PlainValidator(_auto_or_truth)]
-    precision: Annotated[Precision, BeforeValidator(_no_fp16)]
+    compile: Switch
+    precision: NoFp16
     deterministic: StrictBool
     log_every: Count
 
@@ -191,7 +158,7 @@ class SampleConfig(_Group):
     eta: Annotated[Number, Field(ge=0, le=1)]
     variance: Literal["small", "large", "learned"]
     guidance: Annotated[Number, Field(ge=0, le=100)]
-    precision: Precision
+    precision: NoFp16
     batch_size: AutoBatch
 
 

@@ -12,13 +12,14 @@ from pydantic import BaseModel, ValidationError, model_validator
 from torch import Tensor
 
 from ddpm.class_names import find_class
-from ddpm.config import DiffusionConfig, ImageSize, ModelConfig, Precision, Schedule, sentences
+from ddpm.config import DiffusionConfig, ModelConfig, sentences
 from ddpm.devices import autocast_dtype, choose_device, memory_format
 from ddpm.diffusion import Diffusion
 from ddpm.errors import InputError
 from ddpm.guidance import predict
 from ddpm.model_file import CONFIG_FILE, WEIGHTS_FILE, read_model
 from ddpm.noise import ImageNoise
+from ddpm.parameter_types import ImageSize, Precision, Schedule
 from ddpm.pixels import to_uint8
 from ddpm.samplers import SAMPLERS, SPACINGS
 from ddpm.unet import UNet

@@ -41,6 +41,7 @@ NO_DEPS = {
             "forecast",
             "interpreter",
             "lineage",
+            "parameter_types",
             "paths",
             "progress",
             "stage_times",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from ddpm.config import Device, Sampler, Spacing
 from ddpm.errors import InputError, is_disk_full
+from ddpm.parameter_types import Device, Sampler, Spacing
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, which --help and a mistyped option should not
     from ddpm.model import DiffusionModel
