@@ -28,6 +28,7 @@ from ddpm.parameter_types import (
     Integer,
     NoFp16,
     Number,
+    Precision,
     Probability,
     Sampler,
     Schedule,
@@ -158,7 +159,7 @@ class SampleConfig(_Group):
     eta: Annotated[Number, Field(ge=0, le=1)]
     variance: Literal["small", "large", "learned"]
     guidance: Annotated[Number, Field(ge=0, le=100)]
-    precision: NoFp16
+    precision: Precision
     batch_size: AutoBatch
 
 
