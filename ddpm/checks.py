@@ -1,7 +1,6 @@
 """Is everything there that the pipeline will need? Each check is quick and changes nothing."""
 
 import importlib.util
-import json
 import os
 import shutil
 import sqlite3
@@ -21,6 +20,7 @@ from ddpm.features import weights_file
 from ddpm.paths import PROCESSED, RAW, WEIGHTS, from_main_root
 from ddpm.sources import make
 from ddpm.sources.folder import EXTENSIONS
+from ddpm.stage_files import load_json
 from ddpm.tracking.store import location
 
 PACKAGES = ("torch", "torchvision", "mlflow", "dvc", "pytorch_fid", "safetensors", "pandas", "matplotlib")
@@ -68,11 +68,9 @@ def count_images(config: Config) -> int:
     data, packed = config.data, _packed(config)
     if packed is not None:
         return packed
-    match data.source:
-        case "flowers102":
-            return sum(FLOWERS[split] for split in data.splits)
-        case "synthetic":
-            return data.synthetic.count
+    expected = _expected(config)
+    if expected is not None:
+        return expected
     try:
         return len(make(data, RAW))
     except InputError:  # not listed yet
@@ -82,8 +80,18 @@ def count_images(config: Config) -> int:
         return sum(path.suffix.lower() in EXTENSIONS for path in folder.rglob("*"))
 
 
+def _expected(config: Config) -> int | None:
+    """Number of images that the parameters decide; None for a folder."""
+    match config.data.source:
+        case "flowers102":
+            return sum(FLOWERS[split] for split in config.data.splits)
+        case "synthetic":
+            return config.data.synthetic.count
+    return None
+
+
 def disk_bytes(config: Config, parameters: int, images: int) -> int:
-    """Most bytes that one experiment writes: outputs (twice, in the workspace and in DVC's cache) and a checkpoint."""
+    """Most bytes that one experiment writes beside the download: outputs, here and in DVC's cache, and a checkpoint."""
     pixels = 3 * config.data.image_size**2
     features = 4 * 2048 * images
     outputs = pixels * (images + config.sample.n) + features + 4 * parameters
@@ -114,10 +122,13 @@ def _images(config: Config) -> Check:
 def _packed(config: Config) -> int | None:
     """Number of packed images, if they are what the parameters ask for."""
     try:
-        summary = json.loads((PROCESSED / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        summary = load_json(PROCESSED / "summary.json", {"source", "image_size", "count", "skipped"}, "preprocess")
+    except InputError:
         return None
     fits = (summary["source"], summary["image_size"]) == (config.data.source, config.data.image_size)
+    expected = _expected(config)
+    if expected is not None and expected != summary["count"] + len(summary["skipped"]):
+        return None
     return summary["count"] if fits else None
 
 
@@ -143,7 +154,7 @@ def _disk(config: Config, parameters: int) -> Check:
     except InputError:
         wanted = disk_bytes(config, parameters, 0)
     free = shutil.disk_usage(".").free
-    sentence = f"{wanted / 1e9:.1f} GB wanted at most, {free / 1e9:.1f} GB free"
+    sentence = f"{wanted / 1e9:.1f} GB wanted beside the download, {free / 1e9:.1f} GB free"
     if wanted > free:
         return Check("disk", "problem", f"{sentence}; free some space, `dvc gc --workspace` clears old results")
     return Check("disk", "OK", sentence)

@@ -3,6 +3,8 @@
 import os
 import shutil
 import sys
+import sysconfig
+from pathlib import Path
 from typing import Literal
 
 import psutil
@@ -73,9 +75,13 @@ def compiles(choice: bool | Literal["auto"], deterministic: bool, device: torch.
     wanted = device.type == "cuda" and not deterministic if choice == "auto" else choice
     # Triton has its launchers compiled by a C compiler, PyTorch its loops on a CPU by one for C++.
     variable, names = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++", "clang++"))
-    if not wanted or any(map(shutil.which, (os.environ.get(variable, ""), *names))):
+    header = Path(sysconfig.get_paths()["include"], "Python.h")  # of python3-dev; for Triton's launchers
+    missing = None if any(map(shutil.which, (os.environ.get(variable, ""), *names))) else names[0]
+    if device.type == "cuda" and not missing and not header.exists():
+        missing = str(header)
+    if not wanted or not missing:
         return wanted
-    advice = f"torch.compile finds no {names[0]}; install it, or set train.compile to false"
+    advice = f"torch.compile finds no {missing}; install it, or set train.compile to false"
     if choice != "auto":
         raise InputError(f"train.compile: {advice}")
     if is_first():

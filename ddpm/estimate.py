@@ -18,7 +18,7 @@ from ddpm.features import CPU_BATCH
 from ddpm.forecast import peak_memory
 from ddpm.manifold import precision_recall
 from ddpm.model import AUTO_BATCH, DiffusionModel
-from ddpm.scores import FrechetDistance, fid, kid_blocks
+from ddpm.scores import MIN_IMAGES, FrechetDistance, fid, kid_blocks
 from ddpm.training import Training
 
 STATE_BYTES = 5 * 4  # per parameter, float32: weight, gradient, AdamW's two moments, averaged weight
@@ -168,7 +168,7 @@ def scoring_seconds(extractor: nn.Module, config: Config, images: int) -> float:
         features = extractor(batch)  # warm up
         seconds = statistics.median(seconds_of(lambda: extractor(batch), device) for _ in range(CHUNKS))
     width = features.shape[1]
-    real, fake = (torch.randn(min(count, FEATURES), width, device=device) for count in (images, n))
+    real, fake = (torch.randn(min(count, FEATURES), width, device=device) for count in (max(images, MIN_IMAGES), n))
     distance = FrechetDistance(real, fake)
     half = seconds_of(lambda: distance(slice(len(fake) // 2)), device)
     split = seconds_of(lambda: (fid(real, fake), kid_blocks(real, fake), precision_recall(real, fake)), device)

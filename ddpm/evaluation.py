@@ -25,12 +25,13 @@ def evaluate(real: Tensor, fake: Tensor) -> dict[str, Any]:
         fake: (M, D) features of the samples, by the same extractor on the same device.
 
     Returns:
-        scores: for each of fid, kid, precision and recall: value, low, high (its 95 % interval) and, where there are 8
-            real images or more, floor, floor_low and floor_high: mean, least and greatest score of real images as
-            samples. For kid also error, its standard error. FID falls with the number of images, so it has a floor only
-            if that is of as many as there are samples; fid_same_n has both with the floor's numbers of images.
+        scores: for each of fid, kid, precision and recall: value, low and high, its 95 % interval; for kid also error,
+            its standard error.
         halves: number of random halves behind the interval of fid.
-        floor: images, reference_images and number of the splits behind the floor, or None.
+        floor: None with fewer than 8 real images, else images, reference_images and number of the splits, and scores:
+            for each score real, real_low and real_high: mean, least and greatest score of real images as samples; and
+            model, the mean score of as many samples against the same real images. The scores depend on both numbers of
+            images, so only these two can be compared.
 
     Raises:
         InputError: there are fewer than 4 images.
@@ -44,7 +45,7 @@ def evaluate(real: Tensor, fake: Tensor) -> dict[str, Any]:
             "precision": asdict(of_fraction(precision, len(fake))),
             "recall": asdict(of_fraction(recall, len(real))),
         }
-        floor = _add_floor(scores, real, fake, bar.update)
+        floor = _floor(real, fake, bar.update)
     return {"scores": scores, "halves": HALVES, "floor": floor}
 
 
@@ -58,33 +59,38 @@ def fid_interval(real: Tensor, fake: Tensor, on_step: Callable[[], object]) -> I
     return from_parts(distance(), np.array(parts))
 
 
-def _add_floor(
-    scores: dict[str, dict[str, float]], real: Tensor, fake: Tensor, on_step: Callable[[], object]
-) -> dict[str, int] | None:
+def _floor(real: Tensor, fake: Tensor, on_step: Callable[[], object]) -> dict[str, Any] | None:
     """Let random real images play the samples, as many as there are if that is no more than half; others are real."""
     players = min(len(fake), len(real) // 2)
     if players < MIN_IMAGES:
         return None
     rng = np.random.default_rng(1)
-    floors: dict[str, list[float]] = {name: [] for name in scores}
-    same_n = []
+    found: dict[str, list[dict[str, float]]] = {"model": [], "real": []}
     for _ in range(SPLITS):
         order = rng.permutation(len(real))
-        as_fake, as_real = real[_rows(order[:players], real)], real[_rows(order[players:], real)]
-        some = fake[_rows(rng.permutation(len(fake))[:players], fake)]
-        same_n.append(FrechetDistance(as_real, some)())
-        floors["fid"].append(FrechetDistance(as_real, as_fake)())
-        floors["kid"].append(float(kid_blocks(as_real, as_fake).mean()))
-        for name, value in zip(("precision", "recall"), precision_recall(as_real, as_fake), strict=True):
-            floors[name].append(value)
+        reference = real[_rows(order[players:], real)]
+        some = {
+            "real": real[_rows(order[:players], real)],
+            "model": fake[_rows(rng.permutation(len(fake))[:players], fake)],
+        }
+        for who, samples in some.items():
+            precision, recall = precision_recall(reference, samples)
+            mean = float(kid_blocks(reference, samples).mean())
+            scores = {
+                "fid": FrechetDistance(reference, samples)(),
+                "kid": mean,
+                "precision": precision,
+                "recall": recall,
+            }
+            found[who].append(scores)
         on_step()
-    scores["fid_same_n"] = {"value": float(np.mean(same_n))}
-    floors["fid_same_n"] = floors["fid"]
-    if players < len(fake):
-        del floors["fid"]
-    for name, values in floors.items():
-        scores[name] |= {"floor": float(np.mean(values)), "floor_low": min(values), "floor_high": max(values)}
-    return {"images": players, "reference_images": len(real) - players, "splits": SPLITS}
+    about = {"images": players, "reference_images": len(real) - players, "splits": SPLITS}
+    return about | {"scores": {name: _summary(found, name) for name in ("fid", "kid", "precision", "recall")}}
+
+
+def _summary(found: dict[str, list[dict[str, float]]], name: str) -> dict[str, float]:
+    model, real = ([scores[name] for scores in found[who]] for who in ("model", "real"))
+    return {"model": float(np.mean(model)), "real": float(np.mean(real)), "real_low": min(real), "real_high": max(real)}
 
 
 def _rows(rows: np.ndarray, of: Tensor) -> Tensor:

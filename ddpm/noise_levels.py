@@ -39,7 +39,7 @@ def loss_by_noise_level(
     """
     device = images.images.device
     count = min(IMAGES, len(images))
-    rows = torch.from_numpy(np.linspace(0, len(images) - 1, count).round().astype(np.int64)).to(device)
+    rows = torch.from_numpy(np.linspace(0, len(images) - 1, count).round().astype(np.int64))
     # Drawn on the CPU, so that they are the same for every device.
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn((count, *images.images.shape[1:]), generator=generator)
@@ -51,7 +51,7 @@ def loss_by_noise_level(
     for low, end in pairwise(edges):
         times, total = low + (places * (end - low)).long(), 0.0
         for batch in torch.split(torch.arange(count), batch_size):
-            x0, labels = images.batch(rows[batch.to(device)])
+            x0, labels = images.batch(rows[batch])
             t, eps = times[batch].to(device), noise[batch].to(device)
             prediction, _ = diffusion.split(network(diffusion.add_noise(x0, t, eps), t, labels))
             total += diffusion.loss(prediction, x0, t, eps).double().sum().item()

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.config import FidConfig
+from ddpm.errors import InputError
 from ddpm.features import extract, load_extractor, weights_file
 from ddpm.model import DiffusionModel
 from ddpm.paths import WEIGHTS
-from ddpm.scores import fid, kid_blocks
+from ddpm.scores import MIN_IMAGES, fid, kid_blocks
 
 SAMPLES = 500
 REAL_IMAGES = 1000
@@ -26,23 +27,34 @@ class QuickScores:
     """
 
     def __init__(
-        self, config: FidConfig, images: np.ndarray, device: torch.device, seed: int, weights: Path = WEIGHTS
+        self,
+        config: FidConfig,
+        images: np.ndarray,
+        train_rows: np.ndarray,
+        device: torch.device,
+        seed: int,
+        weights: Path = WEIGHTS,
     ) -> None:
         """Load the feature network, and see the real images with it.
 
         Args:
             config: which network.
-            images: (N, H, W, 3) uint8, the training images; 1000 of them are taken.
+            images: (N, H, W, 3) uint8; may be a memory map.
+            train_rows: (M,) int64, which of them are trained on; 1000 of these are taken.
             device: where the network runs.
             seed: of the samples.
             weights: folder that the download stage wrote.
 
         Raises:
-            InputError: the network's weights are missing.
+            InputError: the network's weights are missing, or there are too few images.
         """
+        if len(train_rows) < MIN_IMAGES:
+            raise InputError(
+                f"fid.every: {len(train_rows)} training images are too few, the scores need {MIN_IMAGES}; set it to 0"
+            )
         self._config, self._seed = config, seed
         self._extractor: nn.Module = load_extractor(config.extractor, weights_file(config.extractor, weights), device)
-        rows = np.random.default_rng(0).permutation(len(images))[:REAL_IMAGES]
+        rows = np.random.default_rng(0).permutation(train_rows)[:REAL_IMAGES]
         self._real = self._features(images[np.sort(rows)])
 
     def __call__(self, model: DiffusionModel) -> dict[str, float]:

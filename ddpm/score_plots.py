@@ -11,17 +11,20 @@ ROWS = ("sample", "nearest in\nfeatures", "nearest in\npixels")
 
 
 @default_style()
-def save_neighbours(samples: np.ndarray, train: np.ndarray, by_features: np.ndarray, path: Path) -> None:
+def save_neighbours(
+    samples: np.ndarray, images: np.ndarray, train_rows: np.ndarray, by_features: np.ndarray, path: Path
+) -> None:
     """Show samples above their nearest training images, by features and by pixels.
 
     Args:
         samples: (K, H, W, 3) uint8.
-        train: (N, H, W, 3) uint8.
-        by_features: (K,) int64, rows of `train`.
+        images: (M, H, W, 3) uint8; may be a memory map.
+        train_rows: (N,) int64, which of them trained the model.
+        by_features: (K,) int64, which of them are nearest in features.
         path: the PNG to write.
     """
-    by_pixels = [nearest_in_pixels(sample, train) for sample in samples]
-    rows = (samples, train[by_features], by_pixels)
+    by_pixels = [nearest_in_pixels(sample, images, train_rows) for sample in samples]
+    rows = (samples, images[by_features], by_pixels)
     figure = Figure((1 + 1.1 * len(samples), 3.6), dpi=120, layout="constrained")
     axes = figure.subplots(len(rows), len(samples), squeeze=False)
     for name, line, images in zip(ROWS, axes, rows, strict=True):
@@ -33,15 +36,16 @@ def save_neighbours(samples: np.ndarray, train: np.ndarray, by_features: np.ndar
     save(figure, path)
 
 
-def nearest_in_pixels(sample: np.ndarray, train: np.ndarray) -> np.ndarray:
+def nearest_in_pixels(sample: np.ndarray, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The image with the smallest Euclidean distance to a sample, mirrored where that is nearer: (H, W, 3) uint8.
 
     Args:
         sample: (H, W, 3) uint8.
-        train: (N, H, W, 3) uint8.
+        images: (M, H, W, 3) uint8; may be a memory map.
+        rows: (N,) int64, which images to look at.
     """
     views = [sample.astype(np.int32), sample[:, ::-1].astype(np.int32)]
-    # Image by image: all at once would need sixteen times the memory of the data set.
-    distances = np.array([[np.square(image - view).sum() for view in views] for image in train])
-    row, mirrored = np.unravel_index(distances.argmin(), distances.shape)
-    return train[row][:, ::-1] if mirrored else train[row]
+    # Image by image: all at once would need many times the memory of the data set.
+    distances = np.array([[np.square(images[row] - view).sum() for view in views] for row in rows])
+    place, mirrored = np.unravel_index(distances.argmin(), distances.shape)
+    return images[rows[place]][:, ::-1] if mirrored else images[rows[place]]

@@ -16,7 +16,8 @@ from ddpm.paths import main_root
 def timed(stage: str, params: dict[str, Any]) -> Iterator[None]:
     """Note the seconds that the block takes, on top of those of earlier attempts at the same work.
 
-    An attempt that was ended by kill -9 has noted none.
+    An attempt that was ended by kill -9 has noted none. Work that was done before, and is only taken over from its
+    checkpoint, keeps its time.
 
     Raises:
         InputError: see `lineage.stage_key`.
@@ -29,7 +30,10 @@ def timed(stage: str, params: dict[str, Any]) -> Iterator[None]:
         yield
         finished = True
     finally:
-        note = {"seconds": round(seconds + time.monotonic() - started, 2), "finished": finished}
+        seconds += time.monotonic() - started
+        if earlier and earlier["finished"]:
+            seconds, finished = max(seconds, earlier["seconds"]), True
+        note = {"seconds": round(seconds, 2), "finished": finished}
         with suppress(OSError):  # a full disk must not turn a stage that has succeeded into one that failed
             file.parent.mkdir(exist_ok=True)
             file.write_text(json.dumps(note))

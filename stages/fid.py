@@ -43,7 +43,8 @@ def main(config: Config) -> None:
     evaluation = evaluate(real, fake)
     copies = memorisation(train, heldout, fake, SHOWN)
     folder = REPORTS / "scores"
-    save_neighbours(samples[copies.samples], packed.images[train_rows], copies.neighbours, folder / "nearest.png")
+    neighbours = train_rows[copies.neighbours]
+    save_neighbours(samples[copies.samples], packed.images, train_rows, neighbours, folder / "nearest.png")
     write(config, evaluation, copies, {"samples": len(fake), "reference_images": len(real)})
 
 
@@ -74,8 +75,8 @@ def write(config: Config, evaluation: dict[str, Any], copies: Memorisation, coun
     # Under the name of the extractor, so that no table ever mixes scores of different networks.
     metrics = {name: scores[name]["value"] for name in ("fid", "kid", "precision", "recall")}
     metrics |= {f"fid_{name}": scores["fid"][name] for name in ("low", "high")}
-    if same_n := scores.get("fid_same_n"):
-        metrics |= {"fid_same_n": same_n["value"], "fid_same_n_floor": same_n["floor"]}
+    if floor := evaluation["floor"]:
+        metrics |= {"fid_same_n": floor["scores"]["fid"]["model"], "fid_floor": floor["scores"]["fid"]["real"]}
     metrics |= {"memorisation": ratio["value"]} if ratio else {}
     save_json({config.fid.extractor: metrics}, "fid.json")
     about = {
@@ -95,9 +96,11 @@ def write(config: Config, evaluation: dict[str, Any], copies: Memorisation, coun
         f"FID {fid['value']:.2f} [{fid['low']:.2f}, {fid['high']:.2f}] ({config.fid.extractor} features, "
         f"{counts['samples']} samples against {counts['reference_images']} images)"
     )
-    if same_n:
-        images = evaluation["floor"]["images"]
-        print(f"With {images} samples {same_n['value']:.2f}; {images} real images as samples {same_n['floor']:.2f}")
+    if floor:
+        print(
+            f"With {floor['images']} samples {floor['scores']['fid']['model']:.2f}, and as many real images in their "
+            f"place {floor['scores']['fid']['real']:.2f}"
+        )
 
 
 def save_json(content: dict[str, Any], name: str) -> None:

@@ -58,8 +58,10 @@ def flat_scores(scores: dict[str, Any]) -> dict[str, float]:
     flat = {}
     for name, score in scores["scores"].items():
         for part, value in (score or {}).items():
-            flat[f"{scores['extractor']}/{name}" + ("" if part == "value" else f"_{part}")] = value
-    return flat
+            flat[name if part == "value" else f"{name}_{part}"] = value
+    for name, score in (scores["floor"] or {"scores": {}})["scores"].items():
+        flat |= {f"{name}_same_n": score["model"], f"{name}_floor": score["real"]}
+    return {f"{scores['extractor']}/{name}": value for name, value in flat.items()}
 
 
 if __name__ == "__main__":

@@ -96,7 +96,8 @@ def looks_of(
 
     if not config.fid.every:
         return [(config.tracking.preview_every, preview)]
-    quick_scores = QuickScores(config.fid, packed.images[split(config, packed)[0]], training.device, config.seed)
+    train_rows, _ = split(config, packed)
+    quick_scores = QuickScores(config.fid, packed.images, train_rows, training.device, config.seed)
 
     def score(unet: UNet, step: int) -> None:
         epoch = step * config.train.batch_size / len(training.train_set)
@@ -192,7 +193,7 @@ def describe_model(config: Config, packed: PackedImages, training: Training) -> 
         "training": {
             **config.model_dump(mode="json", include={"epochs", "seed", "train"}),
             "source": packed.summary["source"],
-            "splits": config.data.splits if packed.summary["source"] == "flowers102" else None,
+            "splits": sorted(config.data.splits) if packed.summary["source"] == "flowers102" else None,
             "images": len(training.train_set),
             "heldout_images": len(training.heldout_set),
             "skipped_images": len(packed.summary.get("skipped", [])),

@@ -59,7 +59,7 @@ def test_schedules_and_epochs_stand_side_by_side(tracked: Config, compare, tmp_p
     page = (tmp_path / "comparison.md").read_text()
     assert "| cosine | 13.80 (13.30 to 14.30) | **12.10 (11.60 to 12.60)** |" in page
     assert "| linear | 21.40 (20.90 to 21.90) | 14.90 (14.40 to 15.40) |" in page
-    assert "floor: FID of real images as samples | 3.20 |" in page and "sample.steps" in page
+    assert "floor: FID of real images as samples | 3.20; with as few images" in page and "sample.steps" in page
     pictures = {path.name for path in (tmp_path / "comparison").iterdir()}
     assert pictures == {f"protocol1-{name}.png" for name in ("epochs1", "hours", "seed", "steps1", "steps2")}
     assert all(f"comparison/{name}" in page for name in pictures)

@@ -1,5 +1,6 @@
 """What the doctor predicts, against closed forms and against a training that really runs."""
 
+import json
 import re
 import sqlite3
 import sys
@@ -284,11 +285,17 @@ def test_images_of_flowers102_are_known_before_they_are_there(params, tmp_path, 
 def test_packed_images_count_where_they_are_what_is_asked_for(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/processed").mkdir(parents=True)
-    Path("data/processed/summary.json").write_text('{"source": "synthetic", "image_size": 16, "count": 77}')
-    assert checks.count_images(parse_config(tiny)) == 77
-    tiny["data"] |= {"image_size": 32}
+    summary = {"source": "synthetic", "image_size": 16, "count": 77, "skipped": [{}, {}]}
+    Path("data/processed/summary.json").write_text(json.dumps(summary))
+    tiny["data"]["synthetic"]["count"] = 79
+    assert checks.count_images(parse_config(tiny)) == 77  # two of 79 could not be read
+    tiny["data"]["synthetic"]["count"] = 300
+    assert checks.count_images(parse_config(tiny)) == 300
+    tiny["data"] |= {"synthetic": tiny["data"]["synthetic"] | {"count": 79}, "image_size": 32}
     tiny["model"] |= {"attention": [16]}
-    assert checks.count_images(parse_config(tiny)) == 2000
+    assert checks.count_images(parse_config(tiny)) == 79
+    Path("data/processed/summary.json").write_text("[]")
+    assert checks.count_images(parse_config(tiny)) == 79
 
 
 def test_images_of_a_folder_are_counted(tiny, tmp_path, monkeypatch):

@@ -61,11 +61,20 @@ SCORES = {
     "reference_images": 8189,
     "sampling": {"sampler": "ddim", "steps": 100, "seed": 0},
     "scores": {
-        "fid": {"value": 12.345, "low": 12.1, "high": 12.6, "floor": 5.1, "floor_low": 5.0, "floor_high": 5.2},
+        "fid": {"value": 12.345, "low": 12.1, "high": 12.6},
         "kid": {"value": 0.0067, "low": 0.0061, "high": 0.0073},
         "precision": {"value": 0.61, "low": 0.6, "high": 0.62},
         "recall": {"value": 0.41, "low": 0.4, "high": 0.42},
         "memorisation": {"value": 1.01, "low": 0.9, "high": 1.1},
+    },
+    "floor": {
+        "images": 4094,
+        "reference_images": 4095,
+        "splits": 5,
+        "scores": {
+            name: {"model": 14.5, "real": 5.1, "real_low": 5.0, "real_high": 5.2}
+            for name in ("fid", "kid", "precision", "recall")
+        },
     },
 }
 
@@ -75,8 +84,9 @@ def test_only_scores_of_these_very_weights_are_shown(card, tmp_path):
     sha256 = hashlib.sha256((tmp_path / "models/model.safetensors").read_bytes()).hexdigest()
     torch.manual_seed(0)  # the same weights again
     _, text = card(SCORES | {"model_sha256": sha256})
-    assert "| FID (lower is better) | **12.35** | 12.10 to 12.60 | 5.10 (5.00 to 5.20) |" in text
-    assert "| KID × 1000 (lower is better) | **6.70** | 6.10 to 7.30 | – |" in text
+    assert "| FID (lower is better) | **12.35** | 12.10 to 12.60 |" in text
+    assert "| FID (lower is better) | 5.10 (5.00 to 5.20) | 14.50 |" in text
+    assert "| KID × 1000 (lower is better) | **6.70** | 6.10 to 7.30 |" in text
     assert "10000 samples (sampler ddim, steps 100, seed 0) against 8189 real images" in text
     assert "Not scored" not in text and "Memorisation was not examined" not in text
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.batches import ImageSet
+from ddpm.batches import ImageSet, StreamedSet
 from ddpm.diffusion import Diffusion
 from ddpm.noise_levels import BINS, IMAGES, loss_by_noise_level
 from ddpm.schedules import log_snr
@@ -115,3 +115,14 @@ def test_a_learned_variance_is_set_aside():
     plain = loss_by_noise_level(zero, Diffusion("linear", 100, "eps"), images(10), 4)
     learned = loss_by_noise_level(both, Diffusion("linear", 100, "eps", "learned"), images(10), 4)
     assert learned.equals(plain)
+
+
+def test_images_that_stream_give_the_same_losses() -> None:
+    """Of streamed images, the rows must stay on the host, also where the batches go to a GPU."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    rows, classes = np.arange(12), np.zeros(12, np.int64)
+    diffusion = Diffusion("linear", 40, "eps")
+    network = lambda x, t, labels: x  # noqa: E731
+    streamed = StreamedSet(CPU, pixels, classes, rows)
+    expected = loss_by_noise_level(network, diffusion, ImageSet(CPU, pixels, classes), 5)
+    assert expected.equals(loss_by_noise_level(network, diffusion, streamed, 5))

@@ -37,7 +37,7 @@ def untrained(tiny_model):
 
 def test_a_model_that_paints_the_training_images_scores_far_better_than_noise(tiny_model, monkeypatch):
     images = np.random.default_rng(0).integers(0, 60, (12, 16, 16, 3), dtype=np.uint8)  # dark, unlike the noise
-    scores, model = QuickScores(CONFIG, images, CPU, seed=0), untrained(tiny_model)
+    scores, model = QuickScores(CONFIG, images, np.arange(12), CPU, seed=0), untrained(tiny_model)
     noise = scores(model)
     assert scores(model) == noise  # the same network, the same scores
     monkeypatch.setattr(DiffusionModel, "sample", lambda *_, **__: images[:8])
@@ -49,7 +49,12 @@ def test_missing_weights_are_told_before_the_training(tmp_path):
     config = CONFIG.model_copy(update={"extractor": "inception"})
     (tmp_path / "weights.json").write_text(json.dumps({"extractor": "efficientnet_lite0"}))
     with pytest.raises(InputError, match="run `dvc repro download`"):
-        QuickScores(config, np.zeros((4, 16, 16, 3), np.uint8), CPU, seed=0, weights=tmp_path)
+        QuickScores(config, np.zeros((4, 16, 16, 3), np.uint8), np.arange(4), CPU, seed=0, weights=tmp_path)
+
+
+def test_too_few_images_are_told_before_the_training():
+    with pytest.raises(InputError, match=r"fid\.every: 3 training images are too few"):
+        QuickScores(CONFIG, np.zeros((9, 16, 16, 3), np.uint8), np.arange(3), CPU, seed=0)
 
 
 def test_a_training_sends_quick_scores_as_often_as_is_wanted(params, tmp_path, monkeypatch):

@@ -140,6 +140,14 @@ def test_a_name_that_somebody_gave_a_run_stays(repository: Path, config: Config)
     assert [run.info.run_name for run in runs(repository, config)] == ["mine"]
 
 
+def test_scores_against_other_real_images_have_a_run_of_their_own(repository: Path, config: Config) -> None:
+    train(config)
+    score(config, fid=10.0)
+    score(changed(config, "fid", reference="heldout"), fid=20.0)
+    found = {run.data.params["fid.reference"]: run.data.metrics["fid"] for run in runs(repository, config)}
+    assert found == {"all": 10.0, "heldout": 20.0}
+
+
 def test_scores_join_the_training_without_touching_its_end(repository: Path, config: Config) -> None:
     train(config)
     (before,) = runs(repository, config)

@@ -71,6 +71,8 @@ def _estimate(config: Config, images: int, parameters: int) -> bool:
     try:
         cost = training_cost(build, batch, device)
     except torch.OutOfMemoryError:
+        cost = None
+    if cost is None:  # here, because the exception holds on to what has filled the memory
         fits = largest_batch(build, batch)
         remedy = f"{fits} fits; set it to that" if fits else "not even 1 image fits; lower model.channels"
         _line("problem", "memory", f"train.batch_size: {batch} images do not fit into this GPU; {remedy}")

@@ -128,15 +128,12 @@ def _colour(schedule: object, cells: pd.DataFrame) -> str:
 
 
 def _finish(figure: Figure, axes: Axes, shown: pd.DataFrame, path: Path) -> None:
-    """Add the floor and the legend, choose the scale, and save; `shown`: columns fid and fid_floor of all points."""
+    """Add the legend, choose the scale, and save; `shown`: column fid of all points."""
     if shown["fid"].max() > 4 * shown["fid"].min() > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
-    floor = shown["fid_floor"].mean()
-    if floor > 0:
-        axes.axhline(floor, color="gray", linestyle="--", linewidth=1, label="floor: real images as samples")
     handles, names = axes.get_legend_handles_labels()
     # Points before other lines, which matplotlib puts first.
     order = sorted(range(len(names)), key=lambda index: isinstance(handles[index], Line2D))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # importing MLflow takes seconds, and half of the stages do n
 SCORE_IDENTITY = (
     *(f"sample.{name}" for name in ("n", "sampler", "steps", "spacing", "eta", "variance", "guidance", "precision")),
     "fid.extractor",
+    "fid.reference",
 )
 
 KEY = "pipeline.key"  # which training
