@@ -99,7 +99,7 @@ def test_a_training_killed_twenty_times_ends_with_the_same_bytes_in_one_run(tmp_
     assert digests(root, "train") == straight
     first, second = runs(root)  # the one that was never killed, and the one that was
     assert second.info.status == "FINISHED"
-    assert second.data.metrics["loss"] == first.data.metrics["loss"]
+    assert second.data.metrics["train/loss"] == first.data.metrics["train/loss"]
 
 
 def kill_dvc(process: subprocess.Popen) -> None:
