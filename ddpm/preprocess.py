@@ -172,6 +172,10 @@ def _prepare_all(
             while waiting:
                 yield from waiting.popleft().result()
         except BrokenProcessPool:
+            # Before Python 3.11.5, the pool waits for ever for its thread that hands out work, if that is just writing
+            # into the pipe that nobody reads any more (CPython issue 94777).
+            if sys.version_info < (3, 11, 5):
+                pool._call_queue._reader.close()  # type: ignore[attr-defined]
             raise RunError(
                 "preprocess: the system ended a worker process, most likely because memory ran out; free some, or use "
                 "fewer cores (`taskset -c 0 dvc repro preprocess` uses one), and run it again"
