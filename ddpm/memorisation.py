@@ -48,7 +48,7 @@ def memorisation(train: Tensor, heldout: Tensor, fake: Tensor, shown: int) -> Me
     order = torch.argsort(near, stable=True)[:shown]
     ratio, reason = None, None
     if len(heldout) < MIN_HELDOUT:
-        reason = f"{len(heldout)} held-out images are too few to compare with; data.holdout wants {MIN_HELDOUT} or more"
+        reason = f"{len(heldout)} held-out images are too few to compare with; it takes {MIN_HELDOUT} (data.holdout)"
     else:
         new = nearest(heldout, train)[0].cpu().numpy()
         if closest(new) < IDENTICAL * np.median(near.cpu().numpy()):
