@@ -29,9 +29,10 @@ from ddpm.figures import default_style, save
 from ddpm.intervals import standard_error
 from ddpm.model import DiffusionModel, load_model
 from ddpm.model_file import WEIGHTS_FILE
-from ddpm.paths import MODELS, REFERENCE
+from ddpm.paths import MODELS
 from ddpm.progress import progress_bar
 from ddpm.scores import fid, kid_blocks
+from stages.fid import reference_features
 
 # Sampler, its options, and the numbers of steps with which it is scored.
 FAST = (10, 20, 50)
@@ -140,12 +141,7 @@ def timed(run: Run, device: torch.device) -> float:
 def measure_scores(options: argparse.Namespace) -> None:
     """Score the same number of samples, from the same noise, of every sampler and number of steps."""
     config, model = load_config(), load_model(MODELS)
-    found = json.loads((REFERENCE / "reference.json").read_text())["extractor"]
-    if found != config.fid.extractor:
-        raise InputError(
-            f"{REFERENCE}: holds features of {found}, not of {config.fid.extractor}; run `dvc repro reference`"
-        )
-    real = torch.from_numpy(np.load(REFERENCE / "features.npy"))
+    real = torch.from_numpy(reference_features(config))
     extractor = load_extractor(config.fid.extractor, weights_file(config.fid.extractor), model.device)
     about = {
         "machine": machine(model.device),

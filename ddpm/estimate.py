@@ -21,7 +21,6 @@ from ddpm.model import AUTO_BATCH, DiffusionModel
 from ddpm.scores import MIN_IMAGES, FrechetDistance, fid, kid_blocks
 from ddpm.training import Training
 
-STATE_BYTES = 5 * 4  # per parameter, float32: weight, gradient, AdamW's two moments, averaged weight
 WARM_UP = 2  # steps
 SMALLEST = 64  # a CPU begins with so small a part of the batch
 CHUNKS = 3  # timed one after the other; their median counts

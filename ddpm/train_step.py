@@ -16,6 +16,8 @@ from ddpm.ema import Ema
 from ddpm.unet import UNet
 from ddpm.vlb import WEIGHT, bound
 
+STATE_BYTES = 5 * 4  # per parameter, float32: weight, gradient, AdamW's two moments, averaged weight
+
 
 class TrainStep:
     """Takes optimisation steps; with several processes, each works on its share of every batch.

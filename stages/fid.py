@@ -31,7 +31,10 @@ def main(config: Config) -> None:
     device = choose_device(config.device)
     packed = load_packed(PROCESSED)
     train_rows, heldout_rows = split_holdout(packed.items["id"].tolist(), config.data.holdout)
-    known = torch.from_numpy(reference_features(config, len(packed.images))).to(device)
+    features = reference_features(config)
+    if len(features) != (count := len(packed.images)):
+        raise InputError(f"{REFERENCE}: holds {len(features)} images, not the {count} of {PROCESSED}; run `dvc repro`")
+    known = torch.from_numpy(features).to(device)
     train, heldout = known[train_rows], known[heldout_rows]
     real = {"all": known, "train": train, "heldout": heldout}[config.fid.reference]
     if len(real) < MIN_IMAGES:
@@ -48,7 +51,7 @@ def main(config: Config) -> None:
     write(config, evaluation, copies, {"samples": len(fake), "reference_images": len(real)})
 
 
-def reference_features(config: Config, count: int) -> np.ndarray:
+def reference_features(config: Config) -> np.ndarray:
     """Features of all real images, (N, D) float32, as the reference stage left them."""
     about = load_json(REFERENCE / "reference.json", {"extractor"}, "reference")
     if about["extractor"] != config.fid.extractor:
@@ -56,10 +59,9 @@ def reference_features(config: Config, count: int) -> np.ndarray:
         raise InputError(
             f"{REFERENCE}: holds features of {found}, not of {config.fid.extractor}; run `dvc repro reference`"
         )
-    features = load_array(REFERENCE / "features.npy", 2, np.float32, "reference")
-    if len(features) != count:
-        raise InputError(f"{REFERENCE}: holds {len(features)} images, not the {count} of {PROCESSED}; run `dvc repro`")
-    return np.array(features)  # PyTorch warns of read-only ones
+    return np.array(
+        load_array(REFERENCE / "features.npy", 2, np.float32, "reference")
+    )  # PyTorch warns of read-only ones
 
 
 def features_of(samples: np.ndarray, config: Config, device: torch.device) -> np.ndarray:

@@ -24,13 +24,13 @@ from ddpm.paths import MODELS, PROCESSED, REPORTS
 from ddpm.pictures import enlarge, grid
 from ddpm.quick_scores import QuickScores
 from ddpm.tracking import Tracker, training_run
+from ddpm.train_step import STATE_BYTES
 from ddpm.training import History, Look, Training
 from ddpm.unet import UNet
 from stages import run
 
 PREVIEW_IMAGES = 16
 PREVIEW_STEPS = 25
-BYTES_PER_PARAMETER = 20  # float32: the weight, its gradient, its average, and AdamW's two moments
 
 
 def main(config: Config) -> None:
@@ -144,7 +144,7 @@ def check_memory(config: Config, packed: PackedImages) -> None:
     device, parts = kind_of_device(config.device), unet_parts(config, packed)
     with torch.device("meta"):  # a network without memory
         parameters = sum(parameter.numel() for parameter in UNet(*parts).parameters())
-    if (needed := BYTES_PER_PARAMETER * parameters) > memory(device):
+    if (needed := STATE_BYTES * parameters) > memory(device):
         raise InputError(
             f"model: {parameters / 1e9:.1f} billion parameters need {needed / 1e9:.0f} GB for training, and "
             f"the {device.type.upper()} has {memory(device) / 1e9:.0f} GB; lower model.channels, model.channel_mults "

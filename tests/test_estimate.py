@@ -15,7 +15,6 @@ from ddpm import checks, estimate
 from ddpm.__main__ import main
 from ddpm.config import parse_config
 from ddpm.estimate import (
-    STATE_BYTES,
     Cost,
     count_parameters,
     largest_batch,
@@ -27,6 +26,7 @@ from ddpm.estimate import (
 from ddpm.forecast import forecast
 from ddpm.model import DiffusionModel
 from ddpm.progress import duration
+from ddpm.train_step import STATE_BYTES
 from stages.train import describe_model, prepare
 
 CPU = torch.device("cpu")

@@ -56,9 +56,10 @@ def _estimate(config: Config, images: int, parameters: int) -> bool:
     import torch
 
     from ddpm.devices import memory as device_memory
-    from ddpm.estimate import STATE_BYTES, largest_batch, random_images, sampling_seconds, training_cost
+    from ddpm.estimate import largest_batch, random_images, sampling_seconds, training_cost
     from ddpm.model import DiffusionModel
     from ddpm.progress import duration
+    from ddpm.train_step import STATE_BYTES
     from stages.train import describe_model, prepare
 
     device, batch = torch.device(config.device), config.train.batch_size
