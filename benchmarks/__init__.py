@@ -50,9 +50,11 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Write one result."""
+    """Write one result, all of it or nothing, so that a kill never leaves half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    aside.replace(path)
 
 
 def _processor() -> str:

@@ -128,7 +128,7 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> None:
     work = Workload(config, PROCESSED, folder / "pngs", here / "exported", parameters=0)
     if not (here / "training.json").exists():
         about = train(name, work, device, options.minutes, options.moments, here)
-        note(here / "training.json", about | {"machine": machine(device)})
+        write(here / "training.json", about | {"machine": machine(device)})
     about = json.loads((here / "training.json").read_text())
     recipe: Recipe = RECIPES[name](work, about["steps"])
     real = torch.from_numpy(reference_features(config)).to(device)
@@ -138,10 +138,10 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> None:
             weights = torch.load(here / f"{number}.pt", map_location=device, weights_only=True)
             images = paint(recipe, weights, options.samples, options.batch_size, here / f"samples-{number}")
             fake = torch.from_numpy(features_of(images, config, device)).to(device)
-            note(part, evaluate(real, fake) | {"reference_images": len(real)})
+            write(part, evaluate(real, fake) | {"reference_images": len(real)})
         moment |= json.loads(part.read_text())
     about |= {"parameters": recipe.parameters, "batch": recipe.batch, "calls": recipe.calls}
-    note(here / "result.json", about | {"extractor": config.fid.extractor})
+    write(here / "result.json", about | {"extractor": config.fid.extractor})
 
 
 def train(name: str, work: Workload, device: torch.device, minutes: float, moments: int, here: Path) -> dict[str, Any]:
@@ -201,12 +201,6 @@ def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent and not parent.is_alive():
         sys.exit(1)
-
-
-def note(path: Path, content: dict[str, Any]) -> None:
-    """Write all of it or nothing."""
-    write(path.with_suffix(".tmp"), content)
-    path.with_suffix(".tmp").replace(path)
 
 
 if __name__ == "__main__":

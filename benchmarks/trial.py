@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import yaml
 
+from benchmarks import write
 from ddpm.config import Config, load_config, parse_config
 from ddpm.dataset import PackedImages, load_packed
 from ddpm.devices import choose_device
@@ -105,7 +106,7 @@ def _trial(params: dict[str, Any], minutes: float) -> dict[str, Any]:
     began_before = planned.exists()
     if not began_before:
         config = parse_config(params)
-        _note(planned, plan(config, load_packed(PROCESSED), choose_device(config.device), minutes))
+        write(planned, plan(config, load_packed(PROCESSED), choose_device(config.device), minutes))
         _forget()
     facts = json.loads(planned.read_text())
     Path("params.yaml").write_text(yaml.safe_dump(params | {"epochs": facts["epochs"]}, sort_keys=False))
@@ -116,19 +117,13 @@ def _trial(params: dict[str, Any], minutes: float) -> dict[str, Any]:
         seconds = None if began_before else round(time.monotonic() - started, 1)
         device = choose_device(config.device)
         memory = int(peak_memory(device)) if device.type == "cuda" else None
-        _note(trained, {"train_seconds": seconds, "peak_memory": memory})
+        write(trained, {"train_seconds": seconds, "peak_memory": memory})
         _forget()
     sample.main(config)
     fid.main(config)
     kept = ("extractor", "samples", "reference_images", "scores", "floor")
     found = load_json(REPORTS / "scores" / "scores.json", set(kept), "fid")
     return facts | json.loads(trained.read_text()) | {name: found[name] for name in kept}
-
-
-def _note(path: Path, content: dict[str, Any]) -> None:
-    """Write all of it or nothing."""
-    path.with_suffix(".tmp").write_text(json.dumps(content))
-    path.with_suffix(".tmp").replace(path)
 
 
 def _forget() -> None:

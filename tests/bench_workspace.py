@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ddpm import checkpoint
 from ddpm.arrays import save_array
-from ddpm.config import Config
+from ddpm.config import Config, ModelConfig, parse_config
 from ddpm.estimate import random_images
 from ddpm.features import extract
 from stages import fid
@@ -29,6 +29,16 @@ class FewFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.look(images.float() / 255).square().mean((2, 3))
+
+
+def small_config(params: dict, model: ModelConfig) -> Config:
+    """The parameters with a network, images and batches that take no time."""
+    params["model"] = model.model_dump()
+    params["data"] |= {"image_size": 16, "source": "synthetic"}
+    params["train"] |= {"batch_size": 8, "precision": "fp32"}
+    params["sample"] |= {"steps": 3, "batch_size": 8}
+    params["fid"] |= {"extractor": "efficientnet_lite0"}
+    return parse_config(params | {"device": "cpu"})
 
 
 def make_workspace(root: Path, config: Config, images: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bench_workspace import make_workspace
+from bench_workspace import make_workspace, small_config
 from PIL import Image
 
 from benchmarks import peers, published, recipe
@@ -15,7 +15,7 @@ from benchmarks.contenders import Workload
 from benchmarks.peers_pages import LABELS, minutes_to, page
 from benchmarks.published import RECIPES
 from benchmarks.trial import digest
-from ddpm.config import load_config, parse_config
+from ddpm.config import load_config
 from ddpm.dataset import load_packed, split_holdout
 from ddpm.errors import InputError, RunError
 from ddpm.paths import PROCESSED
@@ -27,12 +27,7 @@ OPTIONS = argparse.Namespace(what="run", minutes=0.01, moments=2, samples=8, bat
 
 @pytest.fixture
 def workspace(params, tiny_model, tmp_path, monkeypatch):
-    params["model"] = tiny_model.model_dump()
-    params["data"] |= {"image_size": 16, "source": "synthetic"}
-    params["train"] |= {"batch_size": 8, "precision": "fp32"}
-    params["sample"] |= {"steps": 3, "batch_size": 8}
-    params["fid"] |= {"extractor": "efficientnet_lite0"}
-    make_workspace(tmp_path, parse_config(params | {"device": "cpu"}), 120, monkeypatch)
+    make_workspace(tmp_path, small_config(params, tiny_model), 120, monkeypatch)
     monkeypatch.setattr(published, "WIDTHS", (32, 32))
     monkeypatch.setattr(published, "ATTENTION_AT", 1)
     monkeypatch.setattr(published, "DIM", 8)

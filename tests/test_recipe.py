@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from bench_workspace import make_workspace
+from bench_workspace import make_workspace, small_config
 
 from benchmarks import recipe, trial
 from benchmarks.changes import changed
@@ -96,13 +96,7 @@ def test_every_choice_of_the_space_can_be_made(params):
 
 @pytest.fixture
 def workspace(params, tiny_model, tmp_path, monkeypatch):
-    params["model"] = tiny_model.model_dump()
-    params["data"] |= {"image_size": 16, "source": "synthetic"}
-    params["train"] |= {"batch_size": 8, "precision": "fp32"}
-    params["sample"] |= {"steps": 3, "batch_size": 8}
-    params["fid"] |= {"extractor": "efficientnet_lite0"}
-    config = parse_config(params | {"device": "cpu"})
-    make_workspace(tmp_path, config, 40, monkeypatch)
+    make_workspace(tmp_path, small_config(params, tiny_model), 40, monkeypatch)
     space = [[{"train.lr": 1e-3}], [{"schedule": "cosine"}], [{"sample.steps": 5}]]
     monkeypatch.setattr(recipe, "SPACE", space)
     # The same speed each time, of which a killed search and another one would find another.
