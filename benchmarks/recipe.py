@@ -32,25 +32,6 @@ from ddpm.distributed import processes
 from ddpm.errors import InputError, guarded
 from ddpm.paths import PROCESSED
 
-# The space: in each row, other choices than that of params.yaml. What they have in common with it is skipped.
-SPACE: list[list[Changes]] = [
-    [{"model.channels": 64}, {"model.channels": 96}, {"model.channels": 160}],  # width
-    [{"model.channel_mults": [1, 2, 3, 4]}, {"model.channel_mults": [1, 1, 2, 2]}],  # how the width grows with depth
-    [{"model.blocks": 1}, {"model.blocks": 3}],  # depth at each resolution
-    [{"model.attention": []}, {"model.attention": [8]}, {"model.attention": [32, 16, 8]}],  # where it attends
-    [{"model.dropout": 0.0}, {"model.dropout": 0.2}],  # against memorising 8,189 images; costs short trainings
-    [{"schedule": "cosine"}, {"schedule": "sigmoid"}, {"schedule": "linear"}],  # noise schedule
-    [{"diffusion.target": "v"}, {"diffusion.target": "eps"}],  # what is predicted, and so how the loss is weighted
-    [{"train.lr": 1e-4}, {"train.lr": 4e-4}, {"train.lr": 8e-4}],  # peak learning rate
-    [{"train.warmup_steps": 200}],  # of the learning rate: 1000 steps are much of five minutes
-    [{"train.batch_size": 32}, {"train.batch_size": 64}, {"train.batch_size": 256}],  # smaller: more steps a minute
-    [{"train.ema_decay": 0.999}, {"train.ema_decay": 0.9995}],  # a shorter average forgets the start sooner
-    [{"train.flip": False}],  # mirrored images are no other flowers, or are they?
-    [{"train.min_snr": 5}, {"train.min_snr": 0}],  # loss weight: Min-SNR-γ, Hang et al. 2023; 0 is off
-    [{"train.augment": 0.12}, {"train.augment": 0.0}],  # chance of each augmentation, told to the network
-    [{"sample.sampler": "dpmpp_2m_sde", "sample.steps": 20}, {"sample.sampler": "dpmpp_2m_sde", "sample.steps": 50}],
-    [{"sample.sampler": "ddpm", "sample.steps": 250}],  # ancestral: many steps
-]
 KEPT = 1 / 3  # of the trials of one budget go on to the next
 COMBINED = 1 / 3  # of the trials of the first budget are combinations
 LINES = "recipe.jsonl"
@@ -104,7 +85,7 @@ def search(
     if trials < 1:
         raise InputError(f"--trials: found {trials}, expected 1 or more")
     rng = random.Random(seed)
-    singles = [changes for row in SPACE for changes in row if is_other(base, changes)]
+    singles = [changes for row in space(base) for changes in row if is_other(base, changes)]
     combined = round(COMBINED * trials) if trials > 3 else 0
     chosen = sorted(rng.sample(range(len(singles)), min(len(singles), trials - 1 - combined)))
     rows = [measure(changes, minutes[0]) for changes in ({}, *(singles[number] for number in chosen))]
@@ -115,9 +96,36 @@ def search(
     return best(rows, 1)
 
 
+def space(base: dict[str, Any]) -> list[list[Changes]]:
+    """Other choices than those of the base, a row for each thing that is chosen; sizes and rates go by the base's."""
+    model, train = base["model"], base["train"]
+    widths = [round(model["channels"] * factor / 8) * 8 for factor in (0.5, 0.75, 1.25)]
+    batches = [max(1, round(train["batch_size"] * factor)) for factor in (0.25, 0.5, 2)]
+    rates = [round(train["lr"] * factor, 9) for factor in (0.5, 2, 4)]
+    decays = [round(1 - (1 - train["ema_decay"]) * factor, 9) for factor in (10, 5)]
+    return [
+        [{"model.channels": width} for width in widths],
+        [{"model.channel_mults": mults} for mults in ([1, 2, 3, 4], [1, 1, 2, 2])],  # how the width grows with depth
+        [{"model.blocks": model["blocks"] - 1}, {"model.blocks": model["blocks"] + 1}],  # depth at each resolution
+        [{"model.attention": []}, {"model.attention": [8]}, {"model.attention": [32, 16, 8]}],  # where it attends
+        [{"model.dropout": 0.0}, {"model.dropout": 0.2}],  # against memorising 8,189 images; costs short trainings
+        [{"schedule": "cosine"}, {"schedule": "sigmoid"}, {"schedule": "linear"}],  # noise schedule
+        [{"diffusion.target": "v"}, {"diffusion.target": "eps"}],  # what is predicted, and so how the loss is weighted
+        [{"train.lr": rate} for rate in rates],  # peak learning rate
+        [{"train.warmup_steps": train["warmup_steps"] // 5}],  # 1000 steps are much of five minutes
+        [{"train.batch_size": batch} for batch in batches],  # smaller: more steps a minute
+        [{"train.ema_decay": decay} for decay in decays],  # a shorter average forgets the start sooner
+        [{"train.flip": False}],  # mirrored images are no other flowers, or are they?
+        [{"train.min_snr": 5.0}, {"train.min_snr": 0.0}],  # loss weight: Min-SNR-γ, Hang et al. 2023; 0 is off
+        [{"train.augment": 0.12}, {"train.augment": 0.0}],  # chance of each augmentation, told to the network
+        [{"sample.sampler": "dpmpp_2m_sde", "sample.steps": steps} for steps in (20, 50)],
+        [{"sample.sampler": "ddpm", "sample.steps": 250}],  # ancestral: many steps
+    ]
+
+
 def combinations(base: dict[str, Any], singles: list[Changes], count: int, rng: random.Random) -> list[Changes]:
     """Draw so many different ones of two single changes or more, at most one of each row of the space; or fewer."""
-    rows = [kept for row in SPACE if (kept := [changes for changes in row if changes in singles])]
+    rows = [kept for row in space(base) if (kept := [changes for changes in row if changes in singles])]
     found: list[Changes] = []
     for _ in range(100 * count):
         if len(found) == count or len(rows) < 2:

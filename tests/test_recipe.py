@@ -54,7 +54,7 @@ def test_the_best_third_goes_on_and_the_best_combination_wins(params):
         measured.append((changes, minutes))
         return judge(changes, minutes)
 
-    singles = [changes for rows in recipe.SPACE for changes in rows if recipe.is_other(params, changes)]
+    singles = [changes for rows in recipe.space(params) for changes in rows if recipe.is_other(params, changes)]
     count = 60
     rows = recipe.search(params, [5, 10, 20], count, 0, measure)
     by_budget = {minutes: [changes for changes, each in measured if each == minutes] for minutes in (5, 10, 20)}
@@ -90,15 +90,29 @@ def test_few_trials_are_drawn_by_the_seed_and_a_diverged_one_never_goes_on(param
 
 
 def test_every_choice_of_the_space_can_be_made(params):
-    others = [changes for rows in recipe.SPACE for changes in rows if changed(params, changes) != changed(params, {})]
+    space = recipe.space(params)
+    others = [changes for rows in space for changes in rows if changed(params, changes) != changed(params, {})]
     assert len(others) > 20 and all(recipe.is_other(params, changes) for changes in others)
+    assert space[0] == [{"model.channels": width} for width in (64, 96, 160)]
+
+
+def test_sizes_and_rates_go_by_the_base(params):
+    small = changed(params, {"model.channels": 32, "train.batch_size": 16, "train.lr": 1e-3, "train.ema_decay": 0.999})
+    choices = [changes for rows in recipe.space(small) for changes in rows]
+    for name, values in {
+        "model.channels": [16, 24, 40],
+        "train.batch_size": [4, 8, 32],
+        "train.lr": [5e-4, 2e-3, 4e-3],
+        "train.ema_decay": [0.99, 0.995],
+    }.items():
+        assert [changes[name] for changes in choices if name in changes] == values
 
 
 @pytest.fixture
 def workspace(params, tiny_model, tmp_path, monkeypatch):
     make_workspace(tmp_path, small_config(params, tiny_model), 40, monkeypatch)
-    space = [[{"train.lr": 1e-3}], [{"schedule": "cosine"}], [{"sample.steps": 5}]]
-    monkeypatch.setattr(recipe, "SPACE", space)
+    choices = [[{"train.lr": 1e-3}], [{"schedule": "cosine"}], [{"sample.steps": 5}]]
+    monkeypatch.setattr(recipe, "space", lambda _: choices)
     # The same speed each time, of which a killed search and another one would find another.
     monkeypatch.setattr(trial, "step_seconds", lambda training: 0.1)
     monkeypatch.setattr(trial, "seconds_of", lambda action, device: 0.5)
