@@ -113,7 +113,9 @@ def training_cost(
     while True:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        points.append((size, step_seconds(build(size)), peak_memory(device)))
+        seconds = step_seconds(build(size))
+        # Other work has held up a smaller batch that took longer: the line would fall, so it is forgotten.
+        points = [*(point for point in points if point[1] < seconds), (size, seconds, peak_memory(device))]
         left = limit - (time.perf_counter() - started)
         # Of the next size, the warm-up and the chunks are to be paid; of a step longer than a chunk, one more.
         longest = left / (WARM_UP + 1)

@@ -122,6 +122,14 @@ def test_a_disturbed_clock_never_makes_a_fixed_part_negative(monkeypatch):
     assert cost.step_seconds == pytest.approx(160)
 
 
+def test_a_small_batch_that_other_work_held_up_is_forgotten(monkeypatch):
+    Slow.clock, sizes = [0.0], []
+    monkeypatch.setattr("ddpm.estimate.time.perf_counter", lambda: Slow.clock[0])
+    build = lambda size: sizes.append(size) or Slow(9.0 if size == 2 else 0.5 + 0.1 * size)  # noqa: E731
+    cost = training_cost(build, 128, CPU, limit=20)
+    assert sizes == [2, 4, 8] and cost.step_seconds == pytest.approx(0.5 + 12.8)
+
+
 def test_steps_that_are_slower_than_the_limit_are_measured_at_two_sizes_nonetheless(monkeypatch):
     Slow.clock, sizes = [0.0], []
     monkeypatch.setattr("ddpm.estimate.time.perf_counter", lambda: Slow.clock[0])
