@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import RESULTS, machine, whereabouts, write
+from benchmarks.changes import Changes, changed
 from ddpm.checkpoint import Checkpoint
 from ddpm.commands.doctor import predicted_cost
 from ddpm.config import Config, load_config, parse_config
@@ -29,22 +30,24 @@ from ddpm.estimate import random_images
 from ddpm.forecast import peak_memory
 from stages.train import prepare
 
-SMALL = {"data": {"image_size": 32}, "model": {"channels": 32, "head_channels": 32}, "train": {"batch_size": 16}}
+SMALL: Changes = {"data.image_size": 32, "model.channels": 32, "model.head_channels": 32, "train.batch_size": 16}
+ACCUMULATE: Changes = {"train.accumulate": 2}
+CHECKPOINT: Changes = {"train.checkpoint_activations": True}
 # What is changed in params.yaml; a CPU takes batches of the full network that need seconds, not minutes, a step.
-SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+SETTINGS: dict[str, Changes] = {
     "small": SMALL,
-    "small, accumulate 2": SMALL | {"train": {"batch_size": 16, "accumulate": 2}},
-    "small, checkpoint_activations": SMALL | {"train": {"batch_size": 16, "checkpoint_activations": True}},
-    "small, batch 128": SMALL | {"train": {"batch_size": 128}},
-    "full network, batch 4": {"train": {"batch_size": 4}},
-    "full network, batch 8": {"train": {"batch_size": 8}},
-    "full network, accumulate 2": {"train": {"batch_size": 8, "accumulate": 2}},
-    "full network, checkpoint_activations": {"train": {"batch_size": 4, "checkpoint_activations": True}},
+    "small, accumulate 2": SMALL | ACCUMULATE,
+    "small, checkpoint_activations": SMALL | CHECKPOINT,
+    "small, batch 128": SMALL | {"train.batch_size": 128},
+    "full network, batch 4": {"train.batch_size": 4},
+    "full network, batch 8": {"train.batch_size": 8},
+    "full network, accumulate 2": {"train.batch_size": 8} | ACCUMULATE,
+    "full network, checkpoint_activations": {"train.batch_size": 4} | CHECKPOINT,
 }
-GPU_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+GPU_SETTINGS: dict[str, Changes] = {
     "full network": {},
-    "full network, accumulate 2": {"train": {"accumulate": 2}},
-    "full network, checkpoint_activations": {"train": {"checkpoint_activations": True}},
+    "full network, accumulate 2": ACCUMULATE,
+    "full network, checkpoint_activations": CHECKPOINT,
 }
 IMAGES = 160  # a tenth of them is held out
 WARM_UP = 2  # steps of the training that are not timed
@@ -72,18 +75,10 @@ def measure(options: argparse.Namespace) -> None:
     same = {name: before.get(name) for name in content} == content
     rows: dict[str, Any] = before["settings"] if same else {}
     for name in options.only or settings:
-        changed = with_changes(config, settings[name])
-        rows[name] = compare(alone(predicted, changed, options.steps), alone(trained, changed, options.steps))
+        setting = parse_config(changed(config.model_dump(mode="json"), settings[name]))
+        rows[name] = compare(alone(predicted, setting, options.steps), alone(trained, setting, options.steps))
         write(FILE, content | {"settings": {key: rows[key] for key in settings if key in rows}})
     print(table(json.loads(FILE.read_text())))
-
-
-def with_changes(config: Config, groups: dict[str, dict[str, Any]]) -> Config:
-    """The same parameters but for some."""
-    params = config.model_dump(mode="json")
-    for name, values in groups.items():
-        params[name] |= values
-    return parse_config(params, "params.yaml as benchmarks/doctor.py changes it")
 
 
 def alone(action: Callable[[Config, int], dict[str, Any]], config: Config, steps: int) -> dict[str, Any]:

@@ -89,3 +89,8 @@ def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "pt_inception-2015-12-05-6726825d.pth"
     torch.save(network.state_dict(), path)
     return path
+
+
+@pytest.fixture
+def conditional(tiny_model):
+    return tiny_model.model_copy(update={"conditional": True})

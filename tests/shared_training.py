@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from test_training import BreakOffError, KeptEvery, Recorder, die_at, disks, make
+from trainings import BreakOffError, KeptEvery, Recorder, die_at, disks, make
 
 import stages  # noqa: F401, which lets a process end with its launcher
 from ddpm.config import ModelConfig

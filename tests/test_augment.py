@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_training import KeptEvery, Recorder, disks, make, run
 from test_unet import awake
+from trainings import KeptEvery, Recorder, disks, make, run
 
 from ddpm import load_model
 from ddpm.augment import LABELS, draw, transform

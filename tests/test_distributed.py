@@ -15,8 +15,8 @@ import pytest
 import torch
 from shared_training import prepare, train
 from test_model import write_model
-from test_training import run
 from tiny_repository import wait_for
+from trainings import run
 
 import stages.sample
 from ddpm.config import parse_config

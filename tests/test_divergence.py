@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 from test_distributed import share
-from test_training import KeptEvery, Recorder, disks, make, run
+from trainings import KeptEvery, Recorder, disks, make, run
 
 from ddpm.checkpoint import Checkpoint, checkpoint_for
 from ddpm.config import parse_config

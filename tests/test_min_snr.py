@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
-from test_training import disks, make
+from trainings import disks, make
 
 from ddpm.diffusion import Diffusion
 
