@@ -1,9 +1,11 @@
 """Which device does the work, and in which precision."""
 
+import ctypes
 import os
 import shutil
 import sys
 import sysconfig
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +13,8 @@ import psutil
 import torch
 
 from ddpm.errors import InputError
+
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def choose_device(name: str) -> torch.device:
@@ -106,6 +110,17 @@ def is_first() -> bool:
 def allow_tf32() -> None:
     """Let a GPU's float32 products of matrices use TF32, as PyTorch lets its convolutions; a CPU takes no notice."""
     torch.backends.cuda.matmul.allow_tf32 = True
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what a step frees for the next one to take, where the C library is glibc.
+
+    It would hand large pieces back to the system at once, and a processor's next step would pay for every page anew.
+    """
+    with suppress(AttributeError):  # other C libraries have no such switch
+        libc = ctypes.CDLL(None)
+        libc.mallopt(MMAP_MAX, 0)
+        libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
 
 
 def make_deterministic() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ddpm.config import ModelConfig
+from ddpm.group_norm import GroupNorm
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
@@ -29,9 +30,9 @@ def timestep_embedding(t: Tensor, channels: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def group_norm(channels: int, config: ModelConfig) -> nn.GroupNorm:
+def group_norm(channels: int, config: ModelConfig) -> GroupNorm:
     """GroupNorm with 32 groups, or as many as divide the network's width; the same everywhere, as diffusers has it."""
-    return nn.GroupNorm(math.gcd(32, config.channels), channels)
+    return GroupNorm(math.gcd(32, config.channels), channels)
 
 
 def zero_init(layer: Layer) -> Layer:
@@ -58,8 +59,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) and (B, embed_channels) to (B, out_channels, H, W)."""
         h = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.embed(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
-        h = self.norm2(h) * (1 + scale) + shift
+        scale, shift = self.embed(F.silu(embedding)).chunk(2, dim=1)
+        h = self.norm2(h, scale, shift)
         return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
 
 

@@ -19,6 +19,7 @@ from ddpm.devices import (
     check_device,
     choose_device,
     describe,
+    keep_freed_memory,
     kind_of_device,
     make_deterministic,
     memory,
@@ -199,6 +200,8 @@ def prepare(config: Config, packed: PackedImages, device: torch.device, group: G
     """
     rows, heldout_rows = split(config, packed)
     allow_tf32()
+    if device.type == "cpu":
+        keep_freed_memory()
     if config.train.deterministic:
         make_deterministic()
     labels = packed.items["label"].to_numpy()

@@ -1,0 +1,81 @@
+"""Group normalisation, and its adaptive form, of a processor in few passes over the image."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation (Wu & He 2018); with scale and shift, AdaGN (Dhariwal & Nichol 2021, section 3.1).
+
+    PyTorch's own on a GPU. On a processor its way back is slow where the channels lie together (channels_last), which
+    the convolutions there want; and scale and shift would be two more passes over the image each way.
+    """
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """Normalise (B, C, H, W) within groups of channels; then times 1 + scale, plus shift, both (B, C)."""
+        if x.is_cpu and x.dtype == torch.float32 and x.is_contiguous(memory_format=torch.channels_last):
+            weight, bias = self.weight.expand(len(x), -1), self.bias.expand(len(x), -1)
+            if scale is not None and shift is not None:
+                weight, bias = weight * (1 + scale), bias * (1 + scale) + shift
+            return ChannelsLast.apply(x, weight, bias, self.num_groups, self.eps)
+        x = F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        if scale is not None and shift is not None:
+            x = x * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
+        return x
+
+
+class ChannelsLast(torch.autograd.Function):
+    """Group normalisation with weight and bias for each image: a·x + b, where a and b are (B, C).
+
+    Everything else is sums over the pixels, and arithmetic on (B, C).
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+        """Normalise (B, C, H, W) with `weight` and `bias`, (B, C) each."""
+        pixels = _pixels(x)
+        mean = _group_mean(pixels.mean(1), groups)
+        square = _group_mean((pixels * pixels).mean(1), groups)
+        inverse = (square - mean * mean).clamp_min(0).add(eps).rsqrt()  # of the standard deviation
+        a = inverse * weight
+        ctx.save_for_backward(x, weight, mean, inverse)
+        ctx.groups = groups  # type: ignore[attr-defined]
+        return _image(torch.addcmul((bias - mean * a)[:, None], pixels, a[:, None]), x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Find the gradients of x, weight and bias.
+
+        With x̂ = (x - mean) · inverse and g = gradient · weight, that of x is inverse · (g - E[g] - x̂ · E[g · x̂]),
+        where E is the mean over a group.
+        """
+        x, weight, mean, inverse = ctx.saved_tensors  # type: ignore[attr-defined]
+        groups = ctx.groups  # type: ignore[attr-defined]
+        pixels, slopes = _pixels(x), _pixels(gradient)
+        count = pixels.shape[1]
+        of_bias = slopes.sum(1)
+        of_weight = ((slopes * pixels).sum(1) - mean * of_bias) * inverse
+        constant = _group_mean(of_bias * weight, groups) / count
+        linear = inverse * _group_mean(of_weight * weight, groups) / count
+        of_pixels = torch.addcmul((inverse * (mean * linear - constant))[:, None], pixels, -(inverse * linear)[:, None])
+        of_pixels.addcmul_(slopes, (inverse * weight)[:, None])
+        return _image(of_pixels, x), of_weight, of_bias, None, None
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """(B, H·W, C), without a copy where the channels lie together."""
+    return x.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[1])
+
+
+def _image(pixels: Tensor, like: Tensor) -> Tensor:
+    batch, channels, height, width = like.shape
+    return pixels.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _group_mean(values: Tensor, groups: int) -> Tensor:
+    """Put the mean of its group in the place of each value of (B, C)."""
+    means = values.view(len(values), groups, -1).mean(2)
+    return means.repeat_interleave(values.shape[1] // groups, dim=1)
