@@ -11,20 +11,21 @@ from ddpm.model_file import CONFIG_FILE
 from ddpm.report import render
 
 
-def model_card(config: dict[str, Any], sha256: str, scores: dict[str, Any] | None) -> str:
+def model_card(config: dict[str, Any], sha256: str, scores: dict[str, Any] | None, file_format: str) -> str:
     """Describe a model in Markdown, with the YAML front matter that Hugging Face reads.
 
     Args:
         config: the content of config.json, see `model_file.save_model`.
         sha256: checksum of model.safetensors.
         scores: from `scores_of`.
+        file_format: diffusers or half, as `python -m ddpm export` has them.
 
     Raises:
         InputError: config does not tell how the model was trained.
     """
     context = {"model": config, "training": config.get("training"), "sha256": sha256, "scores": scores}
     try:
-        return render(context, "model_card.md.j2")
+        return render(context | {"format": file_format}, "model_card.md.j2")
     except jinja2.UndefinedError as error:
         raise InputError(
             f"{CONFIG_FILE}: does not tell how the model was trained ({error}); train it with `dvc repro train`"

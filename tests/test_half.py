@@ -36,6 +36,19 @@ def test_weights_beyond_float16_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_card_of_a_model_in_half_tells_how_it_paints_and_of_no_diffusers(tmp_path, monkeypatch):
+    for name, conditional in (("plain", False), ("conditional", True)):
+        folder = write_model(tmp_path / "models", changes={"attention": [8], "conditional": conditional})
+        export(monkeypatch, "--model", folder, "--format", "half", tmp_path / name)
+        card = (tmp_path / name / "README.md").read_text()
+        assert "diffusers" not in card and "averaged (EMA) weights as float16." in card
+        assert ("--class 1" in card) == ('label="1"' in card) == conditional
+        code = card.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(tmp_path / name))
+        variables = {}
+        exec(code.replace("sample(16", "sample(2, steps=2"), variables)
+        assert variables["images"].shape == (2, 16, 16, 3)
+
+
 def test_an_export_in_half_overwrites_nothing_else(tmp_path, monkeypatch, capsys):
     folder = write_model(tmp_path / "models", *next(iter(UNCONDITIONAL.values())))
     (tmp_path / "README.md").write_text("mine")

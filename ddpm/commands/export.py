@@ -17,8 +17,8 @@ def add_parser(commands: Any) -> None:
         "--format",
         choices=["diffusers", "half"],
         default="diffusers",
-        help="diffusers: a folder for DDPMPipeline.from_pretrained, with a model card (default); "
-        "half: a folder for `sample --model` and load_model, with the weights as float16",
+        help="diffusers: a folder for DDPMPipeline.from_pretrained (default); half: a folder for `sample --model` and "
+        "load_model, with the weights as float16; both with a model card",
     )
     parser.set_defaults(action=export)
 
@@ -31,26 +31,27 @@ def export(arguments: argparse.Namespace) -> None:
     """
     # Imported here, because torch takes seconds and the other commands do without.
     from ddpm.checksums import checksum
-    from ddpm.diffusers_format import FILES, save_diffusers
+    from ddpm.diffusers_format import CARD, FILES, save_diffusers
     from ddpm.errors import InputError
     from ddpm.model import load_model
     from ddpm.model_card import model_card, scores_of
     from ddpm.model_file import CONFIG_FILE, WEIGHTS_FILE, is_half, save_half
     from ddpm.paths import REPORTS
 
-    folder = arguments.folder
+    folder, file_format = arguments.folder, arguments.format
+    files = FILES if file_format == "diffusers" else (WEIGHTS_FILE, CONFIG_FILE, CARD)
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    if folder.is_file() or not found <= set(FILES if arguments.format == "diffusers" else (WEIGHTS_FILE, CONFIG_FILE)):
+    if folder.is_file() or not found <= set(files):
         raise InputError(f"{folder}: holds something else than an exported model; name a new or an empty folder")
     model = load_model(arguments.model, device="cpu")
-    if arguments.format == "half":
+    sha256 = checksum(arguments.model / WEIGHTS_FILE)
+    card = model_card(model.config, sha256, scores_of(sha256, REPORTS / "scores" / "scores.json"), file_format)
+    if file_format == "diffusers":
+        save_diffusers(folder, model.unet.state_dict(), model.config, card)
+    else:
         if WEIGHTS_FILE in found and not is_half(folder):
             raise InputError(f"{folder}: holds a model of full precision; name a new or an empty folder")
         save_half(folder, model.unet.state_dict(), model.config)
-        size = (folder / WEIGHTS_FILE).stat().st_size
-        print(f"The model is in {folder}, {size / 1e6:.1f} MB: `python -m ddpm sample --model {folder}`.")
-        return
-    sha256 = checksum(arguments.model / WEIGHTS_FILE)
-    card = model_card(model.config, sha256, scores_of(sha256, REPORTS / "scores" / "scores.json"))
-    save_diffusers(folder, model.unet.state_dict(), model.config, card)
-    print(f"The exported model is in {folder}; its README.md says how to use it.")
+        (folder / CARD).write_text(card, encoding="utf-8")
+    size = sum((folder / name).stat().st_size for name in files)
+    print(f"The exported model is in {folder}, {size / 1e6:.1f} MB; its README.md says how to use it.")
