@@ -112,7 +112,7 @@ def space(base: dict[str, Any]) -> list[list[Changes]]:
         [{"schedule": "cosine"}, {"schedule": "sigmoid"}, {"schedule": "linear"}],  # noise schedule
         [{"diffusion.target": "v"}, {"diffusion.target": "eps"}],  # what is predicted, and so how the loss is weighted
         [{"train.lr": rate} for rate in rates],  # peak learning rate
-        [{"train.warmup_steps": train["warmup_steps"] // 5}],  # 1000 steps are much of five minutes
+        [{"train.warmup_steps": train["warmup_steps"] // 5}],  # a long one is much of five minutes
         [{"train.batch_size": batch} for batch in batches],  # smaller: more steps a minute
         [{"train.ema_decay": decay} for decay in decays],  # a shorter average forgets the start sooner
         [{"train.flip": False}],  # mirrored images are no other flowers, or are they?

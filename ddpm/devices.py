@@ -113,9 +113,9 @@ def allow_tf32() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what a step frees for the next one to take, where the C library is glibc.
+    """Let this process keep what a step frees for the next one to take, for as long as it lives; with glibc alone.
 
-    It would hand large pieces back to the system at once, and a processor's next step would pay for every page anew.
+    It would hand large pieces back to the system at once, and a CPU's next step would pay for every page anew.
     """
     with suppress(AttributeError):  # other C libraries have no such switch
         libc = ctypes.CDLL(None)

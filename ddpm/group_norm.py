@@ -1,4 +1,4 @@
-"""Group normalisation, and its adaptive form, of a processor in few passes over the image."""
+"""Group normalisation, and its adaptive form, in few passes over the image for a CPU."""
 
 import torch
 import torch.nn.functional as F
@@ -9,24 +9,26 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 class GroupNorm(nn.GroupNorm):
     """Group normalisation (Wu & He 2018); with scale and shift, AdaGN (Dhariwal & Nichol 2021, section 3.1).
 
-    PyTorch's own on a GPU. On a processor its way back is slow where the channels lie together (channels_last), which
-    the convolutions there want; and scale and shift would be two more passes over the image each way.
+    PyTorch's own on a GPU. On a CPU its way back is slow where the channels lie together (channels_last), which the
+    convolutions there want; and scale and shift would be two more passes over the image each way.
     """
 
-    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        """Normalise (B, C, H, W) within groups of channels; then times 1 + scale, plus shift, both (B, C)."""
+    def forward(self, x: Tensor, scale_shift: Tensor | None = None) -> Tensor:
+        """Normalise (B, C, H, W) within groups of channels; then times 1 + scale, plus shift, side by side (B, 2·C)."""
         if x.is_cpu and x.dtype == torch.float32 and x.is_contiguous(memory_format=torch.channels_last):
             weight, bias = self.weight.expand(len(x), -1), self.bias.expand(len(x), -1)
-            if scale is not None and shift is not None:
+            if scale_shift is not None:
+                scale, shift = scale_shift.chunk(2, dim=1)
                 weight, bias = weight * (1 + scale), bias * (1 + scale) + shift
-            return ChannelsLast.apply(x, weight, bias, self.num_groups, self.eps)
+            return ChannelsLastGroupNorm.apply(x, weight, bias, self.num_groups, self.eps)
         x = F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
-        if scale is not None and shift is not None:
-            x = x * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
+        if scale_shift is not None:
+            scale, shift = scale_shift[:, :, None, None].chunk(2, dim=1)
+            x = x * (1 + scale) + shift
         return x
 
 
-class ChannelsLast(torch.autograd.Function):
+class ChannelsLastGroupNorm(torch.autograd.Function):
     """Group normalisation with weight and bias for each image: a·x + b, where a and b are (B, C).
 
     Everything else is sums over the pixels, and arithmetic on (B, C).
@@ -67,15 +69,17 @@ class ChannelsLast(torch.autograd.Function):
 
 def _pixels(x: Tensor) -> Tensor:
     """(B, H·W, C), without a copy where the channels lie together."""
-    return x.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[1])
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def _image(pixels: Tensor, like: Tensor) -> Tensor:
+    """(B, C, H, W), as `like` has them, of (B, H·W, C)."""
     batch, channels, height, width = like.shape
     return pixels.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _group_mean(values: Tensor, groups: int) -> Tensor:
     """Put the mean of its group in the place of each value of (B, C)."""
-    means = values.view(len(values), groups, -1).mean(2)
-    return means.repeat_interleave(values.shape[1] // groups, dim=1)
+    batch, channels = values.shape
+    size = channels // groups
+    return values.view(batch, groups, size).mean(2).repeat_interleave(size, dim=1)

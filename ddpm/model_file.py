@@ -49,9 +49,12 @@ def save_half(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) 
 
 
 def is_half(folder: Path) -> bool:
-    """Whether a model folder is one that `save_half` wrote."""
-    with safe_open(folder / WEIGHTS_FILE, framework="pt") as weights:
-        return all(weights.get_slice(name).get_dtype() == "F16" for name in weights.keys())  # noqa: SIM118
+    """Whether a model folder is one that `save_half` wrote; a damaged one is not known to be."""
+    try:
+        with safe_open(folder / WEIGHTS_FILE, framework="pt") as weights:
+            return all(weights.get_slice(name).get_dtype() == "F16" for name in weights.keys())  # noqa: SIM118
+    except SafetensorError:
+        return False
 
 
 def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -59,8 +59,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) and (B, embed_channels) to (B, out_channels, H, W)."""
         h = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.embed(F.silu(embedding)).chunk(2, dim=1)
-        h = self.norm2(h, scale, shift)
+        h = self.norm2(h, self.embed(F.silu(embedding)))
         return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
 
 

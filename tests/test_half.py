@@ -51,10 +51,15 @@ def test_the_card_of_a_model_in_half_tells_how_it_paints_and_of_no_diffusers(tmp
 
 def test_an_export_in_half_overwrites_nothing_else(tmp_path, monkeypatch, capsys):
     folder = write_model(tmp_path / "models", *next(iter(UNCONDITIONAL.values())))
-    (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(SystemExit):
-        export(monkeypatch, "--model", folder, "--format", "half", tmp_path)
-    assert "holds something else than an exported model" in capsys.readouterr().err
+    for name in ("README.md", "other.txt"):
+        mine = tmp_path / name[:-3] / name
+        mine.parent.mkdir()
+        mine.write_text("mine")
+        for file_format in ("half", "diffusers"):
+            with pytest.raises(SystemExit):
+                export(monkeypatch, "--model", folder, "--format", file_format, mine.parent)
+            assert "holds something else than an exported model" in capsys.readouterr().err
+        assert [path.read_text() for path in mine.parent.iterdir()] == ["mine"]
 
 
 def test_an_export_in_half_does_not_replace_the_trained_model_itself(tmp_path, monkeypatch, capsys):
@@ -64,6 +69,15 @@ def test_an_export_in_half_does_not_replace_the_trained_model_itself(tmp_path, m
         export(monkeypatch, "--model", folder, "--format", "half", folder)
     assert "holds a model of full precision" in capsys.readouterr().err
     assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_an_export_in_half_does_not_replace_what_cannot_be_read(tmp_path, monkeypatch, capsys):
+    folder = write_model(tmp_path / "models", *next(iter(UNCONDITIONAL.values())))
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half/model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(SystemExit):
+        export(monkeypatch, "--model", folder, "--format", "half", tmp_path / "half")
+    assert "or a damaged one" in capsys.readouterr().err
 
 
 def test_the_shipped_model_paints_only_where_none_was_trained(tmp_path, monkeypatch, capsys):

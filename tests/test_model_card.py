@@ -105,6 +105,17 @@ def test_only_scores_of_these_very_weights_are_shown(card, tmp_path):
     assert "| KID × 1000 (lower is better) | **6.70** | 6.10 to 7.30 |" in text
     assert "10000 samples (sampler ddim, steps 100, seed 0) against 8189 real images" in text
     assert "Not scored" not in text and "Memorisation was not examined" not in text
+    assert "float16" not in text
+
+
+def test_a_card_in_half_says_that_the_scores_are_of_the_weights_before(card, tmp_path, monkeypatch):
+    write_model(tmp_path / "models")
+    sha256 = hashlib.sha256((tmp_path / "models/model.safetensors").read_bytes()).hexdigest()
+    torch.manual_seed(0)
+    card(SCORES | {"model_sha256": sha256})
+    export(monkeypatch, "--format", "half", "half")
+    text = (tmp_path / "half/README.md").read_text()
+    assert "**12.35**" in text and "float32 weights, before they were rounded" in text
 
 
 @pytest.mark.parametrize("identity", [{"model_sha256": "0" * 64}, {}])
@@ -124,11 +135,12 @@ def test_the_snippet_on_the_card_runs(card, monkeypatch, recipe):
     assert [image.size for image in found["images"]] == [(size, size)] * 4
 
 
-def test_a_model_of_unknown_training_is_refused(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("file_format", ["diffusers", "half"])
+def test_a_model_of_unknown_training_is_refused(tmp_path, monkeypatch, capsys, file_format):
     config = write_model(tmp_path / "models") / "config.json"
     content = json.loads(config.read_text())
     del content["training"]
     config.write_text(json.dumps(content))
     with pytest.raises(SystemExit) as ended:
-        export(monkeypatch, "--model", tmp_path / "models", tmp_path / "exported")
+        export(monkeypatch, "--model", tmp_path / "models", "--format", file_format, tmp_path / "exported")
     assert ended.value.code == 2 and "does not tell how the model was trained" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from ddpm.augment import LABELS
 from ddpm.batches import ImageSet
 from ddpm.checkpoint import Checkpoint
 from ddpm.config import TrainConfig
+from ddpm.devices import memory_format
 from ddpm.diffusion import Diffusion
 from ddpm.distributed import ALONE
 from ddpm.training import Training
@@ -82,6 +83,7 @@ def make(
     side, channels = train_images.shape[1], diffusion.output_channels
     augment_labels = LABELS if changes.get("augment") else 0
     unet = UNet(tiny_model, side, num_classes, channels, tiny_model.conditional, augment_labels)
+    unet = unet.to(memory_format=memory_format(CPU))  # as the train stage has it
     heldout = train_images[:0] if heldout_images is None else heldout_images
     return Training(
         unet,

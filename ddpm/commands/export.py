@@ -41,7 +41,8 @@ def export(arguments: argparse.Namespace) -> None:
     folder, file_format = arguments.folder, arguments.format
     files = FILES if file_format == "diffusers" else (WEIGHTS_FILE, CONFIG_FILE, CARD)
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    if folder.is_file() or not found <= set(files):
+    weights = files[0]  # without which the rest is somebody else's, such as a README.md
+    if folder.is_file() or not found <= set(files) or (found and weights not in found):
         raise InputError(f"{folder}: holds something else than an exported model; name a new or an empty folder")
     model = load_model(arguments.model, device="cpu")
     sha256 = checksum(arguments.model / WEIGHTS_FILE)
@@ -50,7 +51,7 @@ def export(arguments: argparse.Namespace) -> None:
         save_diffusers(folder, model.unet.state_dict(), model.config, card)
     else:
         if WEIGHTS_FILE in found and not is_half(folder):
-            raise InputError(f"{folder}: holds a model of full precision; name a new or an empty folder")
+            raise InputError(f"{folder}: holds a model of full precision, or a damaged one; name an empty folder")
         save_half(folder, model.unet.state_dict(), model.config)
         (folder / CARD).write_text(card, encoding="utf-8")
     size = sum((folder / name).stat().st_size for name in files)
