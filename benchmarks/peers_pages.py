@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import whereabouts
 from benchmarks.published import LABELS, REFERENCE
+from benchmarks.recipe_pages import number_logarithmic
 from ddpm.figures import default_style, save
 from ddpm.report import EXTRACTOR_NOTES
 
@@ -74,6 +75,8 @@ def draw(content: dict[str, Any], path: Path) -> None:
         axes.axhline(floors[0]["scores"]["fid"]["real"], ls="--", color="k", label="floor: photographs")
     extractor = next((row["extractor"] for row in rows.values()), "")
     axes.set(xlabel="minutes of training", ylabel=f"FID ({extractor} features)", yscale="log")
+    axes.minorticks_off()
+    number_logarithmic(axes.yaxis)
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")

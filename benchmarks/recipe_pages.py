@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from benchmarks import whereabouts
 from benchmarks.changes import said
@@ -89,10 +91,17 @@ def draw(rows: list[Row], path: Path) -> None:
     axes.set(xlabel="minutes of training", ylabel=f"FID ({rows[0]['extractor']} features)", xscale="log", yscale="log")
     axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
     axes.minorticks_off()
+    number_logarithmic(axes.yaxis)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.suptitle(rows[0]["machine"]["device"])
     save(figure, path)
+
+
+def number_logarithmic(axis: Axis) -> None:
+    """Write enough plain numbers at an axis that may not even span a factor of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axis.set_major_formatter("{x:g}")
 
 
 def _line(row: Row) -> str:
