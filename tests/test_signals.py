@@ -28,6 +28,14 @@ def pause(seconds):
 """
 
 
+@pytest.fixture(autouse=True)
+def signals_as_at_a_terminal():
+    """Children would inherit that SIGHUP is ignored, where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def waiting(code: str, **settings: str) -> subprocess.Popen:
     """A process that has come to its `pause`."""
     process = subprocess.Popen(
