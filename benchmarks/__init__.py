@@ -50,10 +50,15 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Write one result, all of it or nothing, so that a kill never leaves half a file."""
+    """Write one result."""
+    write_whole(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write all of a text or nothing, so that a kill never leaves half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    aside.write_text(text, encoding="utf-8")
     aside.replace(path)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks import RESULTS, machine
+from benchmarks import RESULTS, machine, write_whole
 from benchmarks.changes import Changes, changed, said
 from benchmarks.recipe_pages import Row, draw, pages, score
 from benchmarks.trial import check_data, digest, trial
@@ -178,15 +178,8 @@ class Bench:
             result = trial(params, minutes, self._device + self._images)
             found = about | result | {"params": params | {"epochs": result.get("epochs")}, "machine": self.machine}
             self.rows.append(found)
-            self._write()
+            write_whole(self.lines, "".join(json.dumps(row) + "\n" for row in self.rows))
         return found
-
-    def _write(self) -> None:
-        """Replace the file as a whole, so that a kill never leaves half a line."""
-        self.lines.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.lines.with_suffix(".tmp")
-        aside.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-        aside.replace(self.lines)
 
 
 def read_lines(path: Path) -> list[Row]:

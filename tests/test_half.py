@@ -52,7 +52,7 @@ def test_the_card_of_a_model_in_half_tells_how_it_paints_and_of_no_diffusers(tmp
 def test_an_export_in_half_overwrites_nothing_else(tmp_path, monkeypatch, capsys):
     folder = write_model(tmp_path / "models", *next(iter(UNCONDITIONAL.values())))
     for name in ("README.md", "other.txt"):
-        mine = tmp_path / name[:-3] / name
+        mine = tmp_path / f"folder of {name}" / name
         mine.parent.mkdir()
         mine.write_text("mine")
         for file_format in ("half", "diffusers"):

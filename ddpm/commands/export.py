@@ -41,8 +41,8 @@ def export(arguments: argparse.Namespace) -> None:
     folder, file_format = arguments.folder, arguments.format
     files = FILES if file_format == "diffusers" else (WEIGHTS_FILE, CONFIG_FILE, CARD)
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    weights = files[0]  # without which the rest is somebody else's, such as a README.md
-    if folder.is_file() or not found <= set(files) or (found and weights not in found):
+    first = files[0]  # to be written; without it the rest is somebody else's, such as a README.md
+    if folder.is_file() or not found <= set(files) or (found and first not in found):
         raise InputError(f"{folder}: holds something else than an exported model; name a new or an empty folder")
     model = load_model(arguments.model, device="cpu")
     sha256 = checksum(arguments.model / WEIGHTS_FILE)
