@@ -61,6 +61,19 @@ def test_a_signal_ends_a_process_at_once_where_there_is_nothing_to_keep(number):
     assert process.returncode == 128 + number
 
 
+def test_a_signal_in_the_middle_of_an_import_ends_a_process_as_anywhere():
+    """Of which Python 3.11 makes a RuntimeError, where a class of the module is being made."""
+    code = (
+        "import os\nfrom ddpm.errors import guarded\n"
+        "class Field:\n def __set_name__(self, owner, name): os.kill(os.getpid(), 15); time.sleep(600)\n"
+        "def load():\n class Model:\n  field = Field()\n"
+        "print('here', flush=True); guarded(load)"
+    )
+    process = waiting(code)
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 143
+
+
 def test_a_patient_block_sees_the_signal_and_ends_by_itself():
     process = waiting("with signals.patience():\n pause(30)\n signals.end(signals.asked(), 'all is kept')")
     process.terminate()
