@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from ddpm.config import parse_config
+from ddpm.config import Config, parse_config
 
 Changes = dict[str, Any]  # names such as train.lr, and their values
 
@@ -22,6 +22,11 @@ def changed(params: dict[str, Any], changes: Changes) -> dict[str, Any]:
             place = place[group]
         place[last] = value
     return parse_config(params, f"params.yaml with {said(changes)}").model_dump(mode="json")
+
+
+def changed_config(config: Config, changes: Changes) -> Config:
+    """The same for a configuration that has been read; see `changed`."""
+    return parse_config(changed(config.model_dump(mode="json"), changes))
 
 
 def said(changes: Changes) -> str:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import RESULTS, machine, whereabouts, write
-from benchmarks.changes import Changes, changed
+from benchmarks.changes import Changes, changed_config
 from ddpm.checkpoint import Checkpoint
 from ddpm.commands.doctor import predicted_cost
-from ddpm.config import Config, load_config, parse_config
+from ddpm.config import Config, load_config
 from ddpm.devices import choose_device
 from ddpm.errors import guarded
 from ddpm.estimate import random_images
@@ -75,7 +75,7 @@ def measure(options: argparse.Namespace) -> None:
     same = {name: before.get(name) for name in content} == content
     rows: dict[str, Any] = before["settings"] if same else {}
     for name in options.only or settings:
-        setting = parse_config(changed(config.model_dump(mode="json"), settings[name]))
+        setting = changed_config(config, settings[name])
         rows[name] = compare(alone(predicted, setting, options.steps), alone(trained, setting, options.steps))
         write(FILE, content | {"settings": {key: rows[key] for key in settings if key in rows}})
     print(table(json.loads(FILE.read_text())))

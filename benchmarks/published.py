@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.changes import Changes, changed
+from benchmarks.changes import Changes, changed_config
 from benchmarks.contenders import Workload, train_unconditional, trainer
-from ddpm.config import Config, parse_config
 from ddpm.dataset import load_packed
 from ddpm.devices import choose_device
 from ddpm.model import DiffusionModel
@@ -117,7 +116,7 @@ class Plain(Ours):
     """A plain U-Net: no attention, no average of the weights, linear schedule, 1000 steps of Ho et al. 2020."""
 
     def __init__(self, work: Workload, steps: int) -> None:
-        config = parse_config(changed(work.config.model_dump(mode="json"), PLAIN))
+        config = changed_config(work.config, PLAIN)
         super().__init__(replace(work, config=config), steps)
 
 
@@ -145,7 +144,8 @@ class Diffusers:
         )
         self.parameters, self.calls = count_parameters(self.unet), CALLS
         epochs = steps / math.ceil(sum(1 for _ in work.pngs.iterdir()) / self.batch)
-        work = replace(work, config=with_batch(work.config, self.batch))
+        changes = {"train.batch_size": self.batch, "train.accumulate": 1}
+        work = replace(work, config=changed_config(work.config, changes))
         self.run, self.ema = train_unconditional(work, self.unet, epochs, fast=False)
 
     def weights(self) -> Weights:
@@ -191,12 +191,6 @@ class DenoisingDiffusionPytorch:
             images: Tensor = diffusion.eval().sample(batch_size=count)
         # As torchvision's save_image does, by which it writes its samples.
         return images.mul(255).add(0.5).clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
-def with_batch(config: Config, batch_size: int) -> Config:
-    """The same configuration with another batch size, all of it at once."""
-    train = config.train.model_copy(update={"batch_size": batch_size, "accumulate": 1})
-    return config.model_copy(update={"train": train})
 
 
 RECIPES: dict[str, Any] = {

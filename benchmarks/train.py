@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmarks import RESULTS, machine, spread, whereabouts, write
+from benchmarks.changes import changed_config
 from benchmarks.contenders import CONTENDERS, LABELS, Workload, installed
 from benchmarks.curve import measure_curve
 from benchmarks.flops import peak
@@ -53,7 +54,7 @@ def measure_speed(options: argparse.Namespace) -> None:
     """Let the contenders take turns; ratios are taken within a round."""
     config = load_config()
     if options.batch_size:
-        config = with_batch(config, options.batch_size)
+        config = changed_config(config, {"train.batch_size": options.batch_size})
     device, batch = choose_device(config.device), config.train.batch_size
     config = config.model_copy(update={"device": device.type})  # said once what auto means
     names = installed(options.only)
@@ -129,11 +130,6 @@ def workload(config: Config, packed: PackedImages) -> Iterator[Workload]:
         description = describe_model(config, packed, training)
         save_diffusers(work.exported, weights, description)
         yield Workload(config, work.packed, work.pngs, work.exported, description["training"]["parameters"])
-
-
-def with_batch(config: Config, batch_size: int) -> Config:
-    """The same configuration with another batch size."""
-    return config.model_copy(update={"train": config.train.model_copy(update={"batch_size": batch_size})})
 
 
 def print_table(_options: argparse.Namespace) -> None:

@@ -3,7 +3,8 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import yaml
 from torch import nn
 
+from ddpm.__main__ import main
 from ddpm.config import Config, ModelConfig, load_config, parse_config
 
 # A test must see its own temporary repository, whatever runs the tests.
@@ -43,6 +45,23 @@ def params() -> dict:
 @pytest.fixture
 def config(params) -> Config:
     return parse_config(params)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Run `python -m ddpm` with these words, in this process; returns its exit code, and all that it printed."""
+
+    def command(*words: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["ddpm", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return command
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from PIL import Image
 from test_model import write_model
 
 from ddpm import load_model
-from ddpm.__main__ import main
 from ddpm.pictures import enlarge, grid
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,20 +24,9 @@ def folder(tmp_path, tiny_model, monkeypatch):
 
 
 @pytest.fixture
-def sample(folder, monkeypatch, capsys):
+def sample(folder, command):
     """Run the command with these options; returns its exit code, and what it printed."""
-
-    def sample(*options):
-        monkeypatch.setattr(sys, "argv", ["ddpm", "sample", "--device", "cpu", "--steps", "3", *map(str, options)])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return sample
+    return partial(command, "sample", "--device", "cpu", "--steps", 3)
 
 
 def read(path):

@@ -2,10 +2,11 @@
 
 import shlex
 import sqlite3
-import sys
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from PIL import Image
 from scored import record_scores, record_training, with_training
 from tracked import changed, client
 
-from ddpm.__main__ import main
 from ddpm.config import Config
 from ddpm.tracking import finished
 
@@ -23,20 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def compare(tmp_path: Path, command: Callable[..., tuple[int, str]]) -> Callable[..., tuple[int, str]]:
     """Run the command with these options, into `tmp_path`; returns its exit code, and what it printed."""
-
-    def compare(*options: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["ddpm", "compare", "--out", str(tmp_path), *map(str, options)])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return compare
+    return partial(command, "compare", "--out", tmp_path)
 
 
 def table(tmp_path: Path) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 import json
 import re
 import sqlite3
-import sys
 import time
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import torch
 import yaml
 
 from ddpm import checks, estimate
-from ddpm.__main__ import main
 from ddpm.config import parse_config
 from ddpm.estimate import (
     Cost,
@@ -201,23 +199,16 @@ def test_random_images_are_what_the_parameters_ask_for(tiny):
 
 
 @pytest.fixture
-def doctor(tiny, tmp_path, monkeypatch, capsys):
+def doctor(tiny, tmp_path, monkeypatch, command):
     """Run the command in an empty workspace with these parameters; returns its exit code, and what it printed."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".dvc").mkdir()
-    monkeypatch.setattr(sys, "argv", ["ddpm", "doctor"])
 
     def doctor(**groups):
         for name, values in groups.items():
             tiny[name] = tiny[name] | values
         Path("params.yaml").write_text(yaml.safe_dump(tiny))
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
+        return command("doctor")
 
     return doctor
 
