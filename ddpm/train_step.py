@@ -97,6 +97,12 @@ class TrainStep:
         self.unet.load_state_dict(state["unet"])
         self.ema.model.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        # It keeps the strides of what it loads, which may come from a device with another memory_format; the fused
+        # AdamW would take them for those of the weights.
+        for weight, moments in self.optimizer.state.items():
+            for name, moment in moments.items():
+                if moment.shape == weight.shape:
+                    moments[name] = torch.empty_like(weight).copy_(moment)
 
     def _batch(self, step: int) -> list[Tensor]:
         """This process's share of the batch of a step: x0, labels, t, eps, and what was done to x0 by `augment`."""

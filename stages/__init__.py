@@ -29,8 +29,6 @@ def _end_with_parent() -> None:
     if (launched or os.environ.get("DVC_STAGE")) and sys.platform == "linux":
         # A process that waits for another one's part of the work takes notice of nothing milder.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL if launched else signal.SIGTERM)
-        if os.getppid() == 1:  # it was killed before
-            sys.exit(128 + signal.SIGTERM)
 
 
 _end_with_parent()  # here, because the imports of a stage take seconds

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import mlflow
@@ -18,12 +20,17 @@ import pandas as pd
 import pytest
 from exported import CLASSES, write_model
 from mlflow import MlflowException
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image
 from tiny_repository import wait_for
 from tracked import TRAIN, runs
 
 from ddpm import load_model, tracking
 from ddpm.model_file import CONFIG_FILE, WEIGHTS_FILE
+from ddpm.tracking.served import REQUIREMENTS
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -37,6 +44,42 @@ def logged(tracked, repository, tmp_path, monkeypatch):
     mlflow.set_tracking_uri(f"sqlite:///{repository / 'mlflow.db'}")
     yield folder, run.info.run_id
     mlflow.set_tracking_uri(None)
+
+
+# Paints where some packages cannot be imported.
+PAINT = """
+import sys
+folder, *missing = sys.argv[1:]
+sys.modules |= dict.fromkeys(missing)
+import pandas as pd
+from ddpm.tracking.painter import _load_pyfunc
+_load_pyfunc(folder).predict(pd.DataFrame([{"n": 1, "steps": 2}]))
+"""
+
+
+def required(*names: str) -> set[str]:
+    """Distributions that come with these, as their metadata have it."""
+    found: set[str] = set()
+    waiting = [Requirement(name) for name in names]
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name in found or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        with suppress(PackageNotFoundError):
+            waiting += map(Requirement, requires(name) or [])
+            found.add(name)
+    return found
+
+
+def test_a_model_paints_where_only_its_requirements_are_installed(tmp_path):
+    """As in an environment that MLflow makes for it."""
+    there = required(*REQUIREMENTS, "mlflow")
+    packages = packages_distributions().items()
+    missing = [top for top, names in packages if there.isdisjoint(map(canonicalize_name, names)) and top != "ddpm"]
+    assert {"torchvision", "dvc", "tqdm"} <= set(missing)
+    command = [sys.executable, "-c", PAINT, write_model(tmp_path / "models"), *missing]
+    subprocess.run(command, cwd=ROOT, check=True)
 
 
 def pixels(png):

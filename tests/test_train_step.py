@@ -1,3 +1,4 @@
+import copy
 import platform
 import shutil
 import subprocess
@@ -128,6 +129,23 @@ def test_activations_that_are_computed_again_give_the_same_bytes_and_are_not_kep
     for ours, theirs in zip(weights[0].values(), weights[1].values(), strict=True):
         assert torch.equal(ours, theirs)
     assert sum(forgotten) < 0.5 * sum(kept)
+
+
+@pytest.mark.parametrize(
+    "layouts", [(torch.contiguous_format, torch.channels_last), (torch.channels_last, torch.contiguous_format)]
+)
+def test_a_state_from_a_device_with_another_layout_goes_on_as_on_its_own(tiny_model, layouts):
+    def optimisation(layout):
+        training = make(tiny_model, disks(16))
+        training.unet.to(memory_format=layout)
+        return training.optimisation
+
+    theirs, ours = map(optimisation, layouts)
+    for step in range(3):
+        theirs(step)
+    ours.restore(copy.deepcopy(theirs.state()))
+    losses = [[float(taken(step)[0]) for step in range(3, 7)] for taken in (theirs, ours)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++, with which torch.compile compiles for a CPU")

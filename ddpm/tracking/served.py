@@ -8,7 +8,7 @@ from typing import Any
 import ddpm
 
 # All that painting imports. Named here, because MLflow would load the model to find out, which takes a minute.
-REQUIREMENTS = ("torch", "numpy", "pandas", "pillow", "safetensors", "pydantic", "pyyaml")
+REQUIREMENTS = ("torch", "numpy", "pandas", "pillow", "safetensors", "psutil", "pydantic", "pyyaml")
 LOADER = "ddpm.tracking.painter"
 
 
