@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
     rows = read_lines(RESULTS / LINES)
     if options.what != "plot":
         RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / "recipe.md").write_text(page := pages(rows), encoding="utf-8")
+        (RESULTS / "recipe.md").write_text(page := pages(rows, load_config().model_dump(mode="json")), encoding="utf-8")
         print(page)
     if options.what != "table":
         draw(rows, RESULTS / "recipe.png")

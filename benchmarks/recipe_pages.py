@@ -1,5 +1,6 @@
 """What `benchmarks.recipe` found, as a table and as a figure: quality against cost."""
 
+import json
 import math
 import shlex
 from pathlib import Path
@@ -12,6 +13,7 @@ from matplotlib.ticker import LogLocator
 
 from benchmarks import whereabouts
 from benchmarks.changes import said
+from ddpm.config import flatten
 from ddpm.figures import default_style, save
 from ddpm.intervals import from_blocks
 from ddpm.report import EXTRACTOR_NOTES
@@ -27,9 +29,14 @@ def score(row: Row) -> float:
     return math.inf if "failed" in row else row["scores"]["fid"]["value"]
 
 
-def pages(rows: list[Row]) -> str:
-    """All searches in Markdown, newest first: each on one machine, from one params.yaml, with one number of samples."""
-    searches = [section(list(of)) for of in reversed(by_search(rows).values())]
+def pages(rows: list[Row], params: dict[str, Any]) -> str:
+    """All searches in Markdown, newest first: each on one machine, from one params.yaml, with one number of samples.
+
+    Args:
+        rows: the trials.
+        params: those of params.yaml, on top of which the commands repeat the best trials.
+    """
+    searches = [section(list(of), flatten(params)) for of in reversed(by_search(rows).values())]
     return "# The recipe: quality against cost\n\n" + ("\n".join(searches) or NONE)
 
 
@@ -41,7 +48,7 @@ def by_search(rows: list[Row]) -> dict[str, list[Row]]:
     return searches
 
 
-def section(rows: list[Row]) -> str:
+def section(rows: list[Row], params: dict[str, Any]) -> str:
     """One search: its protocol, its trials, and the commands that repeat the best of them."""
     scored = [row for row in rows if "failed" not in row]
     lines = [f"## {rows[-1]['machine']['device']}, {len(rows)} trials", "", whereabouts(rows[-1]["machine"]), ""]
@@ -66,9 +73,9 @@ def section(rows: list[Row]) -> str:
         "",
         *_seeds(scored),
     ]
-    lines += _winner("The best of the longest budget", scored)
+    lines += _winner("The best of the longest budget", scored, params)
     small = [row for row in scored if row["peak_memory"] and row["peak_memory"] <= SMALL_GPU]
-    lines += _winner("The best of those that took at most 12 GB of GPU memory", small) if small else []
+    lines += _winner("The best of those that took at most 12 GB of GPU memory", small, params) if small else []
     return "\n".join(lines)
 
 
@@ -138,11 +145,15 @@ def _seeds(rows: list[Row]) -> list[str]:
     return lines
 
 
-def _winner(title: str, rows: list[Row]) -> list[str]:
+def _winner(title: str, rows: list[Row], params: dict[str, Any]) -> list[str]:
     longest = max(row["minutes"] for row in rows)
     row = min((row for row in rows if row["minutes"] == longest), key=score)
-    settings = {"epochs": row["epochs"], "seed": row["seed"], "sample.n": row["samples"], **row["changes"]}
-    # As YAML has them: no spaces, so that a list is one word.
-    words = [f"{name}={str(value).replace(' ', '').lower()}" for name, value in settings.items()]
+    settings = {name: value for name, value in flatten(row["params"]).items() if not name.startswith("tracking.")}
+    words = [f"{name}={_word(value)}" for name, value in settings.items() if value != params[name]]
     command = shlex.join(["dvc", "exp", "run", *(part for word in words for part in ("-S", word))])
     return [f"{title} ({longest:g} minutes):", "", "```sh", command, "```", ""]
+
+
+def _word(value: Any) -> str:
+    """A value as DVC takes it, without spaces, so that a list is one word."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

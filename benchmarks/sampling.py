@@ -39,7 +39,9 @@ FAST = (10, 20, 50)
 SCORED: list[tuple[str, dict[str, str], tuple[int, ...]]] = [
     ("dpmpp_2m", {"spacing": "logsnr"}, FAST),
     ("dpmpp_2m_sde", {"spacing": "logsnr"}, FAST),
+    ("dpmpp_2m", {"spacing": "trailing"}, (20,)),
     ("dpmpp_2m_sde", {"spacing": "trailing"}, FAST),
+    ("dpmpp_2m_sde", {"spacing": "uniform"}, (20,)),
     ("ddim", {"spacing": "trailing"}, FAST),
     ("ddpm", {"spacing": "trailing", "variance": "small"}, (50, 250)),
 ]

@@ -98,6 +98,11 @@ class StreamedSet(ImageSet):
         return images.pin_memory() if self.device.type == "cuda" else images
 
 
+def streams(size: int, device: torch.device) -> bool:
+    """Whether images of so many bytes would be too many for the free memory of the device."""
+    return size > SHARE * free_memory(device)
+
+
 def place_images(
     device: torch.device, images: np.ndarray, labels: np.ndarray, *rows: np.ndarray, stream: bool | None = None
 ) -> list[ImageSet]:
@@ -111,7 +116,7 @@ def place_images(
         stream: leave them on the disk; None decides by the free memory.
     """
     if stream is None:
-        stream = images.nbytes > SHARE * free_memory(device)
+        stream = streams(images.nbytes, device)
     if stream:
         return [StreamedSet(device, images, labels, chosen) for chosen in rows]
     return [ImageSet(device, images[chosen], labels[chosen]) for chosen in rows]

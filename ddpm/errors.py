@@ -2,6 +2,7 @@
 
 import errno
 import math
+import re
 import shutil
 import signal
 import sys
@@ -118,8 +119,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    # PyTorch goes on with a page of figures; Python's own says nothing.
-    return str(error).split(". ")[0] or "out of memory"
+    # PyTorch goes on with a page of figures, and for a CPU begins with the place in its source; Python's own says
+    # nothing. NumPy writes 3. GiB.
+    sentences = re.split(r"\. (?![KMGTPE]iB)", str(error))
+    return next((sentence for sentence in sentences if "memory" in sentence), sentences[0]) or "out of memory"
 
 
 def _complain(error: object, code: int) -> int:

@@ -13,7 +13,8 @@ from ddpm.plots import save_curves, save_noise_levels
 from ddpm.report import render
 from ddpm.stage_files import load_json
 from ddpm.stage_times import stage_times
-from ddpm.tracking import later_stage, run_filter
+from ddpm.tracking import later_stage
+from ddpm.tracking.identity import run_filter
 from stages import run
 
 

@@ -1,7 +1,7 @@
 """Train the network on the packed images; keep its averaged weights and the curves."""
 
 import math
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -151,6 +151,13 @@ def unet_parts(config: Config, packed: PackedImages) -> tuple[Any, ...]:
     return config.model, config.data.image_size, num_classes, channels, none_class, augment_labels
 
 
+def planned_parameters(config: Config, packed: PackedImages) -> int:
+    """Number of parameters of the network, which takes no memory for it."""
+    parts = unet_parts(config, packed)
+    with torch.device("meta"):
+        return count_parameters(UNet(*parts))
+
+
 def check(config: Config, packed: PackedImages) -> None:
     """Refuse what can never be trained here.
 
@@ -165,9 +172,7 @@ def check(config: Config, packed: PackedImages) -> None:
             f"train.batch_size: {config.train.batch_size} images cannot be shared by {count} processes; "
             "raise it, or start fewer"
         )
-    device, parts = kind_of_device(config.device), unet_parts(config, packed)
-    with torch.device("meta"):  # a network without memory
-        parameters = count_parameters(UNet(*parts))
+    device, parameters = kind_of_device(config.device), planned_parameters(config, packed)
     if (needed := STATE_BYTES * parameters) > memory(device):
         raise InputError(
             f"model: {parameters / 1e9:.1f} billion parameters need {needed / 1e9:.0f} GB for training, and "
@@ -188,8 +193,11 @@ def needs(config: Config, group: Group) -> tuple[str, str]:
         )
     if not config.train.checkpoint_activations:
         return "a step on a single image", "set train.checkpoint_activations to true"
-    narrower = config.model.channels // 16 * 8
-    return "a step on a single image", f"set model.channels to {narrower}" if narrower else MAKE_ROOM
+    for narrower in range(config.model.channels // 16 * 8, 0, -8):
+        with suppress(ValueError):  # of the heads of attention, say
+            config.model.model_copy(update={"channels": narrower}).check(config.data.image_size)
+            return "a step on a single image", f"set model.channels to {narrower}"
+    return "a step on a single image", MAKE_ROOM
 
 
 def prepare(config: Config, packed: PackedImages, device: torch.device, group: Group = ALONE) -> Training:

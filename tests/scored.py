@@ -9,6 +9,7 @@ from tracked import client
 from ddpm import tracking
 from ddpm.config import Config
 from ddpm.pictures import grid, save_png
+from ddpm.tracking.identity import TRAINING, run_filter
 
 TAGS = {"extractor": "inception", "weights.sha256": "b" * 64, "data.sha256": "d" * 64}
 
@@ -20,7 +21,7 @@ def with_training(config: Config, **values: object) -> Config:
 
 def record_training(config: Config, device: str = "NVIDIA H100", seconds: float = 3600.0) -> str:
     """Record a finished training with its curves; returns its key."""
-    key = hashlib.sha256(config.model_dump_json(include=tracking.TRAINING).encode()).hexdigest()
+    key = hashlib.sha256(config.model_dump_json(include=TRAINING).encode()).hexdigest()
     with tracking.training_run(config, key) as run:
         run.tags({"device": device, "data.sha256": TAGS["data.sha256"]})
         for step in range(1, 5):
@@ -54,7 +55,7 @@ def record_scores(
 
     store = client(Path.cwd())
     experiment = store.get_experiment_by_name(config.tracking.experiment)
-    found = store.search_runs([experiment.experiment_id], tracking.run_filter(config, key))[0]
+    found = store.search_runs([experiment.experiment_id], run_filter(config, key))[0]
     if "fid.reference" not in found.data.params:
         store.log_param(found.info.run_id, "fid.reference", "all")
     return found.info.run_id

@@ -6,7 +6,9 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from cases import CASES
 from cases.case import Case, Place
@@ -100,6 +102,20 @@ def test_what_is_wrong_is_said_in_a_sentence(case, place, capsys):
     assert case.check(place)
     if code:
         assert matches(said, case.message), said
+
+
+@pytest.mark.parametrize(
+    ("take", "said"),
+    [
+        (lambda: torch.empty(10**14), "can't allocate memory: you tried to allocate 400000000000000 bytes; lower"),
+        (lambda: np.empty(10**14), "Unable to allocate 728. TiB for an array with shape (100000000000000,) and"),
+    ],
+)
+def test_a_lack_of_memory_that_is_real_is_told_without_places_in_a_source(take, said, capsys):
+    with pytest.raises(SystemExit):
+        guarded(take)
+    printed = capsys.readouterr().err
+    assert said in printed and "alloc_cpu" not in printed and printed.count("\n") == 1
 
 
 def test_no_two_cases_of_a_topic_look_alike_and_there_are_enough():

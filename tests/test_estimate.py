@@ -12,6 +12,7 @@ import yaml
 
 from ddpm import checks, estimate
 from ddpm.config import parse_config
+from ddpm.distributed import ALONE
 from ddpm.estimate import (
     Cost,
     largest_batch,
@@ -27,7 +28,7 @@ from ddpm.sources.flowers102 import ARCHIVE
 from ddpm.train_step import STATE_BYTES
 from ddpm.training import Training
 from ddpm.unet import count_parameters
-from stages.train import describe_model, prepare
+from stages.train import describe_model, needs, prepare
 
 CPU = torch.device("cpu")
 
@@ -150,6 +151,16 @@ def test_time_of_a_warm_up_is_not_counted(monkeypatch):
     assert step_seconds(Compiled(0)) == pytest.approx(0.01, rel=0.3)
 
 
+@pytest.mark.parametrize(
+    ("channels", "heads", "remedy"),
+    [(160, 32, "set model.channels to 64"), (96, 48, "set model.channels to 48"), (8, 8, "end other programs")],
+)
+def test_a_narrower_network_that_is_advised_is_one_that_can_be_built(params, channels, heads, remedy):
+    params["model"] |= {"channels": channels, "channel_mults": [1, 2, 3, 4], "head_channels": heads}
+    params["train"] |= {"batch_size": 1, "checkpoint_activations": True}
+    assert needs(parse_config(params), ALONE)[1].startswith(remedy)
+
+
 @pytest.mark.parametrize(("fitting", "found"), [(100, 64), (16, 16), (1, 1), (0, None)])
 def test_the_largest_batch_that_fits_is_found_by_halving(fitting, found):
     def build(size):
@@ -236,6 +247,12 @@ def test_a_training_that_does_not_fit_into_the_memory_is_a_problem(doctor, monke
     code, printed = doctor()
     assert code == 1 and "raise train.accumulate, or lower model.channels" in printed
     assert printed.endswith("error: 1 problem, see above\n")
+
+
+def test_images_that_stream_from_the_disk_are_no_memory(doctor, quick, monkeypatch):
+    monkeypatch.setattr("ddpm.batches.free_memory", lambda device: 1000)
+    code, printed = doctor()
+    assert code == 0 and re.search(r"images 0 GB, rest [\d.]+ GB; the images stream from the disk\n", printed)
 
 
 def out_of_memory(*_):

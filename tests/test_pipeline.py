@@ -410,6 +410,8 @@ def test_deps_name_the_modules_that_a_stage_imports(stage):
     imported = set(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()) - NO_DEPS
     if stage in ("train", "report"):
         imported -= TRACKED
+    if stage != "report":  # which quotes it
+        imported.discard("ddpm.tracking.identity")
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
     named = {dep.removesuffix(".py").replace("/", ".") for dep in deps if dep.startswith("ddpm/")} - {"ddpm.templates"}
     covered = {module for module in imported if any(f"{module}.".startswith(f"{name}.") for name in named)}

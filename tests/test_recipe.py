@@ -14,11 +14,13 @@ from bench_workspace import make_workspace, small_config
 from benchmarks import recipe, trial
 from benchmarks.changes import changed
 from benchmarks.recipe_pages import draw, pages, score
-from ddpm.config import parse_config
+from ddpm.config import load_config, parse_config
 from ddpm.dataset import load_packed
 from ddpm.errors import InputError
 from ddpm.training import Training
 from stages import fid
+
+PARAMS = load_config().model_dump(mode="json")
 
 
 def row(changes: dict, minutes: float, fid: float | None, **others: object) -> dict:
@@ -31,6 +33,7 @@ def row(changes: dict, minutes: float, fid: float | None, **others: object) -> d
     about |= {"machine": {"device": "Made-up GPU", "threads": 1, "torch": "2", "commit": "", "modified": False}}
     about |= {"epochs": 9, "parameters": 1e6, "images_per_second": 5.0, "extractor": "efficientnet_lite0"}
     about |= {"samples": 8, "reference_images": 20, "floor": None, "scores": scores}
+    about |= {"params": changed(PARAMS, {"epochs": 9, "sample.n": 8, "tracking.enabled": False, **changes})}
     return about | ({"failed": "it diverged"} if fid is None else {}) | others
 
 
@@ -200,7 +203,7 @@ def test_a_trial_that_does_not_fit_is_a_line_that_says_so(workspace, monkeypatch
     monkeypatch.setattr(trial, "plan", full)
     params = yaml.safe_load(Path("params.yaml").read_text())
     assert trial.trial(params, 1, "here") == {"failed": "CUDA out of memory. Tried to allocate 3 GiB."}
-    text = pages([row({"train.lr": 1.0}, 5, None), row({}, 5, 20.0)])
+    text = pages([row({"train.lr": 1.0}, 5, None), row({}, 5, 20.0)], PARAMS)
     assert (
         "| 5 | 0 | train.lr=1.0 | – | – | – | – | failed: it diverged | – | – |" in text
         and "20.00 [19.00, 21.00]" in text
@@ -217,15 +220,10 @@ def test_the_compilation_is_part_of_the_minutes(workspace):
 
 def test_the_page_names_the_best_for_a_small_gpu_and_the_figure_the_newest_search(tmp_path):
     rows = [row({}, 20, 30.0, peak_memory=11e9), row({"train.lr": 4e-4}, 20, 25.0), row({"train.lr": 4e-4}, 5, 10.0)]
-    text = pages(rows)
-    assert (
-        "longest budget (20 minutes):\n\n```sh\ndvc exp run -S epochs=9 -S seed=0 -S sample.n=8 -S train.lr=0.0004"
-        in text
-    )
-    assert (
-        "at most 12 GB of GPU memory (20 minutes):\n\n```sh\ndvc exp run -S epochs=9 -S seed=0 -S sample.n=8\n" in text
-    )
+    text = pages(rows, PARAMS)
+    assert "longest budget (20 minutes):\n\n```sh\ndvc exp run -S epochs=9 -S train.lr=0.0004 -S sample.n=8\n" in text
+    assert "at most 12 GB of GPU memory (20 minutes):\n\n```sh\ndvc exp run -S epochs=9 -S sample.n=8\n" in text
     draw(rows, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 5_000
-    assert "No trial was measured yet" in pages([])
+    assert "No trial was measured yet" in pages([], PARAMS)
     assert json.dumps(rows)  # what a line holds

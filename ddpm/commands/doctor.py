@@ -36,8 +36,7 @@ def doctor(_arguments: argparse.Namespace) -> None:
     from ddpm.checks import count_images, run_checks
     from ddpm.devices import choose_device, describe
     from ddpm.estimate import random_images
-    from ddpm.unet import count_parameters
-    from stages.train import prepare
+    from stages.train import planned_parameters
 
     device = choose_device(config.device)
     config = config.model_copy(update={"device": device.type})  # said once what auto means
@@ -45,8 +44,7 @@ def doctor(_arguments: argparse.Namespace) -> None:
         images = count_images(config)
     except InputError:  # one of the checks says so
         images = 0
-    few = random_images(config, 2 * CLASSES, CLASSES)
-    parameters = count_parameters(prepare(config, few, device).unet)
+    parameters = planned_parameters(config, random_images(config, 2 * CLASSES, CLASSES))
     side = config.data.image_size
     print(f"{describe(device)}; {parameters / 1e6:.1f} M parameters, {side}×{side}, batch {config.train.batch_size}\n")
     problems = 0
@@ -81,11 +79,15 @@ def predicted_cost(config: Config, images: int, device: "torch.device") -> "Cost
     from ddpm.estimate import training_cost
 
     cost = training_cost(builder(config, device), config.train.batch_size, device, config.train.accumulate)
-    return replace(cost, memory=cost.memory + _image_bytes(config, images))
+    return replace(cost, memory=cost.memory + _image_bytes(config, images, device))
 
 
-def _image_bytes(config: Config, images: int) -> int:
-    return 3 * config.data.image_size**2 * images
+def _image_bytes(config: Config, images: int, device: "torch.device") -> int:
+    """What the images take of the memory: nothing where they stream from the disk."""
+    from ddpm.batches import streams
+
+    size = 3 * config.data.image_size**2 * images
+    return 0 if streams(size, device) else size
 
 
 def _estimate(config: Config, images: int, parameters: int) -> bool:
@@ -110,7 +112,13 @@ def _too_large(config: Config, device: "torch.device") -> None:
     # Without compilation, which takes a minute for every size, and less memory than going without.
     build = builder(config.model_copy(update={"train": config.train.model_copy(update={"compile": False})}), device)
     batch, parts = config.train.batch_size, config.train.accumulate
-    fits = largest_batch(lambda size: build(size).train_step(0), batch)
+
+    def take(size: int) -> None:
+        training = build(size)
+        for step in range(2):  # the first one makes AdamW's moments when its activations are gone
+            training.train_step(step)
+
+    fits = largest_batch(take, batch)
     remedy = "not even 1 image fits; lower model.channels"
     if fits:
         remedy = f"{fits} fits; set it to that, or train.accumulate to {math.ceil(batch / math.ceil(fits / parts))}"
@@ -125,9 +133,12 @@ def _training(config: Config, cost: "Cost", images: int, parameters: int) -> boo
     from ddpm.train_step import STATE_BYTES
 
     batch = config.train.batch_size
-    rate, held, state = batch / cost.step_seconds, _image_bytes(config, images), STATE_BYTES * parameters
+    rate, state = batch / cost.step_seconds, STATE_BYTES * parameters
+    held = _image_bytes(config, images, torch.device(config.device))
+    streamed = images > 0 and held == 0
     parts = {"weights and optimizer": state, "images": held, "rest": max(0.0, cost.memory - state - held)}
-    _line("train", "memory", f"{_gb(cost.memory)}: {', '.join(f'{name} {_gb(part)}' for name, part in parts.items())}")
+    words = ", ".join(f"{name} {_gb(part)}" for name, part in parts.items())
+    _line("train", "memory", f"{_gb(cost.memory)}: {words}{'; the images stream from the disk' * streamed}")
     machine = memory(torch.device("cpu"))
     enough = config.device == "cuda" or cost.memory < machine
     if not enough:

@@ -9,17 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm.config import Config, flatten
+from ddpm.config import Config
 from ddpm.errors import InputError, RunError
 from ddpm.lineage import origin
 from ddpm.tracking import unsent
+from ddpm.tracking.identity import SCORING, TRAINING, params_of
 from ddpm.tracking.processes import new_attempt
 from ddpm.tracking.recorder import Patience, Recorder, deliver, reason
 from ddpm.tracking.served import write_serving_files
-from ddpm.tracking.store import KEY, SCORE_IDENTITY, Entry, Work, prepare
+from ddpm.tracking.store import Entry, Work, prepare
 
-TRAINING = {"schedule", "epochs", "seed", "data", "model", "diffusion", "train"}
-SCORING = {"sample", "fid"}
 CLOCK = time.time() - time.monotonic()
 
 
@@ -97,13 +96,6 @@ def later_stage(config: Config, train_key: str) -> Iterator[Tracker]:
         yield tracker
 
 
-def run_filter(config: Config, train_key: str) -> str:
-    """The search, in MLflow's language, that finds the runs of a training with these scores."""
-    scoring = _params(config, SCORING)
-    conditions = [f"tags.\"{KEY}\" = '{train_key}'"]
-    return " and ".join(conditions + [f"params.\"{name}\" = '{scoring[name]}'" for name in SCORE_IDENTITY])
-
-
 def sync() -> int:
     """Send what earlier stages could not; returns the number of runs that were completed.
 
@@ -154,17 +146,13 @@ def _work(config: Config, stage: str, key: str, resumed: bool) -> Work:
         key=key,
         resumed=resumed,
         names=(name, f"{name} · {config.sample.sampler} {config.sample.steps}"),
-        training=_params(config, TRAINING),
-        scoring=_params(config, SCORING),
+        training=params_of(config, TRAINING),
+        scoring=params_of(config, SCORING),
         tags=origin(),
         started=_now(),
         attempt=new_attempt(),
         experiment=config.tracking.experiment,
     )
-
-
-def _params(config: Config, groups: set[str]) -> dict[str, str]:
-    return {name: str(value) for name, value in flatten(config.model_dump(include=groups)).items()}
 
 
 def _now() -> int:

@@ -11,20 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ddpm.errors import InputError
 from ddpm.paths import from_main_root
+from ddpm.tracking.identity import KEY, SCORE_IDENTITY
 from ddpm.tracking.processes import is_gone
 
 if TYPE_CHECKING:  # importing MLflow takes seconds, and half of the stages do not track
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# What tells two sets of scores of one training apart; batch sizes and the place of a file do not.
-SCORE_IDENTITY = (
-    *(f"sample.{name}" for name in ("n", "sampler", "steps", "spacing", "eta", "variance", "guidance", "precision")),
-    "fid.extractor",
-    "fid.reference",
-)
-
-KEY = "pipeline.key"  # which training
 OPENED_BY = "pipeline.opened_by"  # train | score
 ATTEMPT = "pipeline.attempt"  # what process wrote to the run last, so that a killed one can be told
 INHERITED = ("device",)  # what a run of further scores takes over from that of their training
