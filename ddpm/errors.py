@@ -53,8 +53,7 @@ def guarded(action: Callable[[], object]) -> None:
     Exit codes: 0 done, 1 the work failed, 2 wrong input, 130 ended by Ctrl-C.
     """
     try:
-        with _unwrapped():
-            action()
+        action()
     except InputError as error:
         sys.exit(_complain(error, 2))
     except RunError as error:
@@ -77,24 +76,6 @@ def guarded(action: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         # DVC would record a partial output as the result of a stage that exits with 0.
         sys.exit(128 + signal.SIGINT)
-
-
-@contextmanager
-def _unwrapped() -> Iterator[None]:
-    """Take the end that a signal asks for out of the error which a library, or an import, makes of it.
-
-    Python 3.11 does so where the signal comes in the middle of a `__set_name__`, of which `import torch._dynamo` has
-    thousands; extension modules do so where it comes while they are loaded.
-    """
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while isinstance(cause, Exception):
-            cause = cause.__cause__
-        if cause is not None:
-            raise cause from None
-        raise
 
 
 def _full_disk() -> str:

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 # The same request may come twice: to a whole process group, and from a DVC that has died of it.
 ECHO = 1.0  # seconds
+IMPORT_PAUSE = 0.05  # seconds
 
 
 class _Request:
@@ -59,7 +60,11 @@ def end(number: int, where: str = "") -> NoReturn:
     sys.exit(128 + number)
 
 
-def _take(number: int, _frame: FrameType | None) -> None:
+def _take(number: int, frame: FrameType | None) -> None:
+    if _imports(frame):
+        signal.signal(signal.SIGALRM, lambda _, later: _take(number, later))
+        signal.setitimer(signal.ITIMER_REAL, IMPORT_PAUSE)
+        return
     now = time.monotonic()
     if _request.number and ("RANK" in os.environ or now < _request.since + ECHO):
         return  # torchrun repeats it, and ends at once with all its processes when it is asked twice itself
@@ -68,6 +73,17 @@ def _take(number: int, _frame: FrameType | None) -> None:
         sys.exit(128 + number)
     if os.environ.get("RANK", "0") == "0":
         _say("Finishing this step and keeping a checkpoint; ask again to end at once.")
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Say whether a module is being imported, of which nothing good comes when it is broken off.
+
+    Python 3.11 turns the end into an error where a class is just being made, libraries swallow it, and an extension
+    module in C++ aborts the process.
+    """
+    while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _say(sentence: str) -> None:

@@ -18,6 +18,7 @@ from tracked import ROOT, TRAIN, client, runs, score, train
 from ddpm import tracking
 from ddpm.config import Config, load_config
 from ddpm.errors import InputError, RunError
+from ddpm.tracking import recorder
 
 NOWHERE = "http://127.0.0.1:9"  # "discard", where nothing listens
 STEPS = 20
@@ -82,6 +83,15 @@ def seconds_and_one_warning(capfd: pytest.CaptureFixture[str]) -> Iterator[None]
     assert "python -m ddpm sync" in captured.err
 
 
+@contextmanager
+def impatience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A second for all calls together, instead of ten."""
+    assert recorder.PATIENCE <= 10
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder, "PATIENCE", 1.0)
+        yield
+
+
 def test_what_a_refusing_server_missed_is_sent_later(repository, tracked, record, capfd, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
     with seconds_and_one_warning(capfd):
@@ -99,18 +109,18 @@ def test_what_a_refusing_server_missed_is_sent_later(repository, tracked, record
 def test_what_a_silent_server_missed_is_sent_later(repository, tracked, record, capfd, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, and never answers
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
-        with seconds_and_one_warning(capfd):
+        with impatience(monkeypatch), seconds_and_one_warning(capfd):
             record()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert tracking.sync() == 1
     check_complete(repository, tracked)
 
 
-def test_what_a_locked_database_missed_is_sent_later(repository, tracked, record, capfd):
+def test_what_a_locked_database_missed_is_sent_later(repository, tracked, record, capfd, monkeypatch):
     train(tracked.model_copy(update={"tracking": tracked.tracking.model_copy(update={"experiment": "before"})}))
     with closing(sqlite3.connect(repository / "mlflow.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with seconds_and_one_warning(capfd):
+        with impatience(monkeypatch), seconds_and_one_warning(capfd):
             record()
         other.execute("ROLLBACK")
     assert tracking.sync() == 1

@@ -23,9 +23,16 @@ def weights_at(*addresses: str, content: bytes = CONTENT) -> Callable[[Place], N
         place.patch.setattr("pytorch_fid.inception.FID_WEIGHTS_URL", addresses[0] + "inception.pth")
         place.patch.setattr(weights, "INCEPTION_MIRRORS", tuple(f"{address}mirror.pth" for address in addresses[1:]))
         place.patch.setattr(weights, "INCEPTION_SHA256", hashlib.sha256(content).hexdigest())
-        place.patch.setattr("ddpm.downloads.TIMEOUT", 0.5)
 
     return prepare
+
+
+def impatient(prepare: Callable[[Place], None]) -> Callable[[Place], None]:
+    def prepare_impatient(place: Place) -> None:
+        prepare(place)
+        place.patch.setattr("ddpm.downloads.TIMEOUT", 0.5)
+
+    return prepare_impatient
 
 
 def server(behaviour: Behaviour) -> Callable[[Place], None]:
@@ -37,7 +44,7 @@ def silent(handler) -> None:
 
     handler.send_response(200)
     handler.end_headers()
-    time.sleep(2)
+    time.sleep(30)
 
 
 def closes(handler) -> None:
@@ -121,7 +128,7 @@ DOWNLOADS = [
     ),
     Case(
         "a server that never answers",
-        server(silent),
+        impatient(server(silent)),
         (
             "inception.pth: cannot be downloaded (http://server/inception.pth: timed out); connect to the network"
             " and run the command again, or place by hand into data/downloads: inception.pth "
