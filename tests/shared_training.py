@@ -14,7 +14,7 @@ import stages  # noqa: F401, which lets a process end with its launcher
 from ddpm.config import ModelConfig
 from ddpm.distributed import ALONE, Group, process_group
 from ddpm.errors import InputError, guarded
-from ddpm.signals import listen
+from ddpm.signals import asked, listen
 from ddpm.training import History
 
 
@@ -37,7 +37,7 @@ def train(
     stop: int | None = None,
     nan: int = 0,
     sigterm: int = 0,
-    slow: float = 0.0,
+    waits: bool = False,
     compiled: bool = False,
 ) -> History | None:
     """Train from the checkpoint, if there is one, to the end.
@@ -45,7 +45,7 @@ def train(
     stop: every process breaks off before this step.
     nan: the loss of this step is NaN in the last process.
     sigterm: in this step the last process is sent a SIGTERM.
-    slow: seconds that each step takes longer.
+    waits: the third step takes until this process is asked to end.
     """
     training, checkpoint = prepare(group, compiled), KeptEvery(folder, 1)
     if state := group.broadcast(checkpoint.load() if group.rank == 0 else None):
@@ -59,7 +59,8 @@ def train(
         number = step + 1
         if is_last and number == sigterm:
             os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(slow)
+        while waits and number == 3 and not asked():
+            time.sleep(0.01)
         return take(step)
 
     def broken_losses(*batch: torch.Tensor) -> list[torch.Tensor]:

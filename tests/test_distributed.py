@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -120,13 +119,13 @@ def test_a_fault_in_one_process_ends_all_with_its_sentence_and_exit_code(tmp_pat
 def endless(tmp_path):
     """A launcher, and its processes, which wait for each other all the time."""
     launcher = start(*TWO, folder=tmp_path, endless=True)
-    wait_for(lambda: len([file for file in tmp_path.glob("pid*") if file.read_text()]) == 2)
-    workers = [psutil.Process(int(file.read_text())) for file in tmp_path.glob("pid*")]
-    yield launcher, workers
-    for process in (launcher, *workers):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    launcher.communicate()
+    try:
+        wait_for(lambda: len([file for file in tmp_path.glob("pid*") if file.read_text()]) == 2)
+        workers = [psutil.Process(int(file.read_text())) for file in tmp_path.glob("pid*")]
+        yield launcher, workers
+    finally:
+        launcher.kill()  # and its processes end with it
+        launcher.communicate()
 
 
 def test_no_process_outlives_its_launcher(endless):
