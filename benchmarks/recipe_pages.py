@@ -149,7 +149,7 @@ def _winner(title: str, rows: list[Row], params: dict[str, Any]) -> list[str]:
     longest = max(row["minutes"] for row in rows)
     row = min((row for row in rows if row["minutes"] == longest), key=score)
     settings = {name: value for name, value in flatten(row["params"]).items() if not name.startswith("tracking.")}
-    words = [f"{name}={_word(value)}" for name, value in settings.items() if value != params[name]]
+    words = [f"{name}={_word(value)}" for name, value in settings.items() if value != params.get(name)]
     command = shlex.join(["dvc", "exp", "run", *(part for word in words for part in ("-S", word))])
     return [f"{title} ({longest:g} minutes):", "", "```sh", command, "```", ""]
 

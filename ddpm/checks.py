@@ -22,7 +22,7 @@ from ddpm.sources import make
 from ddpm.sources.flowers102 import ARCHIVE
 from ddpm.sources.folder import EXTENSIONS
 from ddpm.stage_files import load_json
-from ddpm.tracking.store import location
+from ddpm.tracking.store import location, masked
 
 PACKAGES = ("torch", "torchvision", "mlflow", "dvc", "pytorch_fid", "safetensors", "pandas", "matplotlib")
 FLOWERS = {"train": 1020, "val": 1020, "test": 6149}  # images of each official split
@@ -192,8 +192,8 @@ def _mlflow() -> Check:
                 pass
         except (OSError, ValueError, urllib.error.URLError) as error:
             remedy = "start it, or correct MLFLOW_TRACKING_URI; runs without it are kept for `python -m ddpm sync`"
-            return Check("MLflow", "problem", f"{uri} does not answer ({error}); {remedy}")
-    return Check("MLflow", "OK", uri)
+            return Check("MLflow", "problem", masked(f"{uri} does not answer ({error}); {remedy}"))
+    return Check("MLflow", "OK", masked(uri))
 
 
 def _database(path: Path) -> Check:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import torch.distributed
 from torch import Tensor
 
+from ddpm import signals
 from ddpm.errors import InputError, RunError
 
 PROCESSES = "DDPM_PROCESSES"  # in the environment, because how many share the work is no part of what it gives
@@ -95,6 +96,7 @@ def spread(module: str, check: Callable[[], object] = lambda: None) -> None:
         check()
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
         torchrun = ["--standalone", "--nproc-per-node", str(count), "-m", module]
+        signals.before_exec()
         os.execv(sys.executable, [sys.executable, "-m", "ddpm.distributed", *torchrun])
 
 

@@ -38,11 +38,13 @@ class Cost:
     step_seconds: of the whole batch.
     memory: bytes at the peak; of the GPU, or of the process where there is none.
     measured_batch: the batch that was measured; less than the whole one where that would have taken too long.
+    images: bytes of the memory that the images take; 0 where they stream from the disk.
     """
 
     step_seconds: float
     memory: float
     measured_batch: int
+    images: int = 0
 
 
 def random_images(config: Config, count: int, classes: int = 2) -> PackedImages:

@@ -18,6 +18,7 @@ class _Request:
     number = 0  # of the signal; 0 for none
     since = 0.0
     may_wait = False
+    put_off = 0  # number of a signal that waits for the end of an import
 
 
 _request = _Request()
@@ -47,6 +48,12 @@ def asked() -> int:
     return _request.number
 
 
+def before_exec() -> None:
+    """End now if that was put off: the timer would outlive this program, and its handler would not."""
+    if signal.setitimer(signal.ITIMER_REAL, 0.0)[0]:
+        sys.exit(128 + _request.put_off)
+
+
 def end(number: int, where: str = "") -> NoReturn:
     """End with the exit code of a signal, by which a batch system or a person knows to run the command again.
 
@@ -62,7 +69,8 @@ def end(number: int, where: str = "") -> NoReturn:
 
 def _take(number: int, frame: FrameType | None) -> None:
     if _imports(frame):
-        signal.signal(signal.SIGALRM, lambda _, later: _take(number, later))
+        _request.put_off = number
+        signal.signal(signal.SIGALRM, lambda _, later: _take(_request.put_off, later))
         signal.setitimer(signal.ITIMER_REAL, IMPORT_PAUSE)
         return
     now = time.monotonic()

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,13 +39,17 @@ def paint_flowers(out: Path) -> None:
 
 def copy_code() -> None:
     """Bring .demo/ up to date with the working tree, keeping the results of an earlier demo."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        print(f"error: {ROOT}: git lists no files here, which the demo copies; clone it with git", file=sys.stderr)
+        sys.exit(2)
     for package in ("ddpm", "stages"):  # a module that was deleted here must not live on there
         shutil.rmtree(COPY / package, ignore_errors=True)
     for name in filter(None, listed.split("\0")):
@@ -67,4 +72,7 @@ def environment() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ddpm.interpreter import require
+from ddpm.signals import listen
 
+if sys.argv[0] == "-m":  # a stage is about to run, whose imports take seconds
+    listen()
 require("pydantic", "torch", "torchvision")
 
 import ddpm  # noqa: E402
 from ddpm.config import Config, load_config  # noqa: E402
 from ddpm.errors import InputError, guarded  # noqa: E402
-from ddpm.signals import listen  # noqa: E402
 from ddpm.stage_times import timed  # noqa: E402
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -31,7 +33,7 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL if launched else signal.SIGTERM)
 
 
-_end_with_parent()  # here, because the imports of a stage take seconds
+_end_with_parent()  # here, for the same reason
 
 
 def run(stage: Callable[[Config], None]) -> None:

@@ -40,7 +40,7 @@ def main(config: Config) -> None:
     page = render(
         {
             "data": data,
-            "forward": packed.items["id"].iloc[forward_rows].tolist(),
+            "forward": len(forward_rows),
             "trained": len(train_rows),
             "heldout": len(heldout_rows),
             "heldout_shown": HELDOUT_IMAGES,

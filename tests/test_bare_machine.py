@@ -70,6 +70,13 @@ def bare(params, tiny_model, tmp_path):
     return tmp_path, environment | {"PYTHONPATH": f"{tmp_path / 'hidden'}:{tmp_path}", "OMP_NUM_THREADS": "1"}
 
 
+def test_a_demo_of_files_that_git_does_not_know_says_so(tmp_path):
+    shutil.copytree(ROOT / "demo", tmp_path / "demo")
+    done = subprocess.run([sys.executable, "-m", "demo"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path}: git lists no files here, which the demo copies; clone it with git\n"
+
+
 @pytest.mark.slow
 def test_trainings_and_benchmarks_need_neither_mlflow_nor_dvc_nor_the_peers(bare):
     root, environment = bare

@@ -365,9 +365,10 @@ def test_each_fault_is_a_line_with_its_remedy(tiny, tmp_path, monkeypatch):
 
 
 def test_a_server_that_does_not_answer_is_a_problem(tiny, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:s3cret@127.0.0.1:9")
     found = {check.what: check for check in checks.run_checks(parse_config(tiny), 1000, CPU)}
     assert found["MLflow"].state == "problem" and "127.0.0.1:9 does not answer" in found["MLflow"].sentence
+    assert "s3cret" not in found["MLflow"].sentence
 
 
 def test_a_store_in_use_is_fine(tiny, tmp_path, monkeypatch):

@@ -108,6 +108,11 @@ def test_a_conditional_model_takes_class_and_guidance(tracked, repository, tmp_p
     (pictures,) = served.predict(wishes)
     ours = load_model(folder, device="cpu").sample(2, steps=3, label=CLASSES[1], guidance=2, spacing="uniform")
     assert np.array_equal([pixels(png) for png in pictures], ours)
+    rows = pd.DataFrame([{"n": 1, "steps": 3, "class": CLASSES[1], "guidance": 2.0}, {"n": 1, "steps": 3}])
+    (_, (second,)) = served.predict(rows)  # what one row alone names is missing in the other
+    assert np.array_equal(pixels(second), load_model(folder, device="cpu").sample(1, steps=3)[0])
+    with pytest.raises(MlflowException, match="guidance: found 'much', expected a number"):
+        served.predict(pd.DataFrame([{"n": 1, "guidance": "much"}]))
 
 
 @pytest.mark.parametrize("wish", [{"n": 0}, {"n": 257}, {"n": 1, "steps": 1001}, {"n": 1, "sampler": "euler"}])

@@ -74,6 +74,28 @@ def test_a_signal_in_the_middle_of_an_import_ends_a_process_after_it(tmp_path):
     assert process.stderr.read() == "" and process.wait(timeout=20) == 143
 
 
+def test_a_signal_that_was_put_off_ends_no_other_program(tmp_path):
+    """A timer outlives `exec`, by which a stage becomes a launcher."""
+    (tmp_path / "busy.py").write_text("import os; os.kill(os.getpid(), 15)")
+    code = "import os, busy; signals.before_exec(); os.execv('/bin/sleep', ['sleep', '1'])"
+    process = waiting(f"print('here', flush=True); sys.path.insert(0, {str(tmp_path)!r}); {code}")
+    assert process.stderr.read() == "" and process.wait(timeout=20) == 143
+
+
+def test_a_stage_that_is_still_being_imported_ends_without_a_traceback(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "class Finder:\n"
+        " def find_spec(self, name, path=None, target=None):\n"
+        "  if name == 'torch.nn': sys.meta_path.remove(self); os.kill(os.getpid(), 2)\n"
+        "sys.meta_path.insert(0, Finder())"
+    )
+    settings = environment() | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "stages.train"]
+    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_a_patient_block_sees_the_signal_and_ends_by_itself():
     process = waiting("with signals.patience():\n pause(30)\n signals.end(signals.asked(), 'all is kept')")
     process.terminate()

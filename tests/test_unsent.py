@@ -1,5 +1,6 @@
 """Stores that fail in every way: it costs seconds and a warning, and what they missed is sent later."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -174,6 +175,28 @@ def test_an_attempt_that_was_killed_and_one_that_went_on_become_one_run(reposito
     (run,) = runs(repository, tracked)
     assert run.info.status == "FINISHED"
     assert [point.step for point in client(repository).get_metric_history(run.info.run_id, "loss")] == [1, 2, 3, 4]
+
+
+def test_an_attempt_that_is_sent_when_the_next_one_has_finished_ends_it_no_more(repository, tracked, monkeypatch):
+    """Another process was just at its folder when the next attempt began."""
+    with pytest.raises(SystemExit), tracking.training_run(tracked, TRAIN) as tracker:
+        tracker.metrics({"loss": 1.0}, step=1)
+        monkeypatch.setattr(tracking.store.Store, "send", refuse := lambda *_: 1 / 0)
+        tracker.metrics({"loss": 0.5}, step=2)
+        raise SystemExit(143)
+    assert tracking.store.Store.send is refuse
+    monkeypatch.undo()
+    monkeypatch.chdir(repository)
+    (folder,) = unsent(repository)
+    with (folder / "log.jsonl").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with tracking.training_run(tracked, TRAIN, resumed=True) as tracker:
+            tracker.metrics({"loss": 0.25}, step=3)
+    assert tracking.sync() == 1
+    (run,) = runs(repository, tracked)
+    assert run.info.status == "FINISHED"
+    points = client(repository).get_metric_history(run.info.run_id, "loss")
+    assert {point.step: point.value for point in points} == {1: 1.0, 2: 0.5, 3: 0.25}
 
 
 ENDLESS = f"""

@@ -76,18 +76,13 @@ def predicted_cost(config: Config, images: int, device: "torch.device") -> "Cost
     Raises:
         torch.OutOfMemoryError: the batch does not fit into the GPU.
     """
+    from ddpm.batches import streams
     from ddpm.estimate import training_cost
 
-    cost = training_cost(builder(config, device), config.train.batch_size, device, config.train.accumulate)
-    return replace(cost, memory=cost.memory + _image_bytes(config, images, device))
-
-
-def _image_bytes(config: Config, images: int, device: "torch.device") -> int:
-    """What the images take of the memory: nothing where they stream from the disk."""
-    from ddpm.batches import streams
-
     size = 3 * config.data.image_size**2 * images
-    return 0 if streams(size, device) else size
+    held = 0 if streams(size, device) else size  # before anything fills the memory
+    cost = training_cost(builder(config, device), config.train.batch_size, device, config.train.accumulate)
+    return replace(cost, memory=cost.memory + held, images=held)
 
 
 def _estimate(config: Config, images: int, parameters: int) -> bool:
@@ -134,11 +129,11 @@ def _training(config: Config, cost: "Cost", images: int, parameters: int) -> boo
 
     batch = config.train.batch_size
     rate, state = batch / cost.step_seconds, STATE_BYTES * parameters
-    held = _image_bytes(config, images, torch.device(config.device))
-    streamed = images > 0 and held == 0
-    parts = {"weights and optimizer": state, "images": held, "rest": max(0.0, cost.memory - state - held)}
+    rest = max(0.0, cost.memory - state - cost.images)
+    parts = {"weights and optimizer": state, "images": cost.images, "rest": rest}
     words = ", ".join(f"{name} {_gb(part)}" for name, part in parts.items())
-    _line("train", "memory", f"{_gb(cost.memory)}: {words}{'; the images stream from the disk' * streamed}")
+    streamed = "; the images stream from the disk" if images and not cost.images else ""
+    _line("train", "memory", f"{_gb(cost.memory)}: {words}{streamed}")
     machine = memory(torch.device("cpu"))
     enough = config.device == "cuda" or cost.memory < machine
     if not enough:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ddpm.errors import InputError, RunError
 from ddpm.tracking.recorder import reason
-from ddpm.tracking.store import PARENT, location, prepare
+from ddpm.tracking.store import PARENT, location, masked, prepare
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -95,7 +95,8 @@ def _read(question: Callable[[], T]) -> T:
     except InputError:
         raise
     except Exception as error:
-        raise RunError(f"the MLflow store {location()[0]} cannot be read ({reason(error)}); try again later") from None
+        store = masked(location()[0])
+        raise RunError(f"the MLflow store {store} cannot be read ({reason(error)}); try again later") from None
 
 
 def _search(client: "MlflowClient", experiment_id: str, condition: str = "") -> "list[Run]":

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import numbers
 from typing import Any
 
 import numpy as np
@@ -35,14 +36,18 @@ class Painter:
             MlflowException: a wish that cannot be fulfilled; the server answers with its sentence and status 400.
         """
         try:
-            return [[_png(image) for image in self._paint(wish)] for wish in wishes.to_dict("records")]
+            rows = wishes.astype(object).where(wishes.notna(), None).to_dict("records")
+            return [[_png(image) for image in self._paint(row)] for row in rows]
         except InputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
 
-    def _paint(self, wish: dict[Any, Any]) -> np.ndarray:
-        n = wish.pop("n")
+    def _paint(self, row: dict[Any, Any]) -> np.ndarray:
+        wish = {name: value for name, value in row.items() if value is not None}  # other rows may have named it
+        n, guidance = wish.pop("n"), wish.get("guidance", 1)
         if n > MAX_IMAGES:
             raise InputError(f"n: found {n}, choose 1 to {MAX_IMAGES}")
+        if not isinstance(guidance, numbers.Real):
+            raise InputError(f"guidance: found {guidance!r}, expected a number")
         return self._model.sample(n, label=wish.pop("class", None), **wish)
 
 

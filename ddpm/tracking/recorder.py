@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ddpm.errors import InputError, is_disk_full
 from ddpm.tracking import unsent
-from ddpm.tracking.store import Claim, Entry, Store, Work, prepare
+from ddpm.tracking.store import Claim, Entry, Store, Work, masked, prepare
 
 PATIENCE = 10.0  # seconds that one stage waits for a slow store, in all
 RETRY = 300.0  # seconds after a failure until the store is tried again
@@ -135,27 +135,29 @@ class Delivery:
 
     def __init__(self, work: Work, claim: Claim | None, patience: Patience) -> None:
         """Find or open the run; `claim` is the one that was known when the store failed."""
-        self._patience = patience
+        self._work, self._patience = work, patience
         self.store = patience.call(lambda: Store(work.experiment))
         # Another store than the one that failed, at the right address this time, does not know the run.
         known = claim if claim and patience.call(lambda: self.store.holds(claim)) else None
         self.claim = known or patience.call(lambda: self.store.claim(work))
-        self._last_steps: dict[str, int] = {}
+        self._points: set[tuple[str, int]] = set()
         self._pictures: set[tuple[str, int]] = set()
 
     def skip_repeated_points(self) -> None:
         """Leave out what the run has: going on from a checkpoint repeats the steps since it was written."""
-        self._last_steps = self._patience.call(lambda: self.store.last_steps(self.claim))
+        self._points = self._patience.call(lambda: self.store.points(self.claim))
         self._pictures = self._patience.call(lambda: self.store.pictures(self.claim))
 
     def send(self, entry: Entry) -> None:
         """Add an entry to the run."""
         match entry:
             case {"metrics": metrics, "step": step}:
-                new = {name: value for name, value in metrics.items() if step > self._last_steps.get(name, -1)}
+                new = {name: value for name, value in metrics.items() if (name, step) not in self._points}
                 entry = {**entry, "metrics": new}
             case {"image": _, "key": key, "step": step} if (key, step) in self._pictures:
                 return
+            case {"end": _} if not self._patience.call(lambda: self.store.is_newest(self.claim, self._work)):
+                return  # it was sent late: how the run ends is for the attempt to say that went on with it
             case {"artifacts": _}:  # files may be large; a server that is silent ends this by its own limit
                 self.store.send(self.claim, entry)
                 return
@@ -196,4 +198,4 @@ def deliver(folder: Path, patience: Patience) -> str | None:
 
 def reason(error: Exception) -> str:
     """What went wrong, in less than a line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {' '.join(masked(str(error)).split())[:200]}"

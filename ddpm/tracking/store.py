@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -136,11 +137,14 @@ class Store:
         names = [Path(file.path).name.split("+") for file in self.client.list_artifacts(claim.run_id, "images")]
         return {(name[0], int(name[2])) for name in names if name[1:2] == ["step"]}
 
-    def last_steps(self, claim: Claim) -> dict[str, int]:
-        """Step of the last point of each curve of a run."""
+    def points(self, claim: Claim) -> set[tuple[str, int]]:
+        """Name and step of each point of the curves of a run."""
         names = self.client.get_run(claim.run_id).data.metrics
-        curves = {name: self.client.get_metric_history(claim.run_id, name) for name in names}
-        return {name: max(point.step for point in points) for name, points in curves.items()}
+        return {(name, point.step) for name in names for point in self.client.get_metric_history(claim.run_id, name)}
+
+    def is_newest(self, claim: Claim, work: Work) -> bool:
+        """Say whether no other attempt at the same work has taken over its run."""
+        return bool(self.client.get_run(claim.run_id).data.tags.get(ATTEMPT) == work.attempt)
 
     def _claim_training(self, work: Work, runs: "list[Run]") -> Claim:
         earlier = [run for run in runs if run.data.tags.get(OPENED_BY) == "train"] if work.resumed else []
@@ -257,6 +261,11 @@ def location() -> tuple[str, Path]:
     if uri.startswith("sqlite:") or "://" not in uri:
         raise InputError(f"MLFLOW_TRACKING_URI: found {uri!r}, expected http://HOST:PORT or sqlite:///FILE")
     return uri, from_main_root("mlflow.db")
+
+
+def masked(text: str) -> str:
+    """A text without the user and password of the addresses in it, for logs that others read."""
+    return re.sub(r"://[^/@\s]*@", "://", text)
 
 
 @contextmanager

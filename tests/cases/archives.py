@@ -84,6 +84,7 @@ ESCAPES = [
     member("jpg/image_00002.jpg", kind=tarfile.LNKTYPE, link="../../etc/passwd"),
     member("jpg/image_00003.jpg", kind=tarfile.CHRTYPE),
     member("jpg/image_00004.jpg", kind=tarfile.FIFOTYPE),
+    member("jpg/image_00005.jpg", kind=tarfile.GNUTYPE_SPARSE),  # whose zeros would pass every limit
     member("jpg/image_" + "1" * 90 + ".jpg", b"x"),
 ]
 
@@ -188,7 +189,7 @@ ARCHIVES = [
         run="preprocess",
     ),
     Case(
-        "members with `../`, `/`, links, devices and pipes",
+        "members with `../`, `/`, links, devices, pipes and sparse files",
         archive(*ESCAPES),
         ("passed over; nothing is ever unpacked, the images are read in memory"),
         0,
