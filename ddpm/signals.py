@@ -68,14 +68,14 @@ def end(number: int, where: str = "") -> NoReturn:
 
 
 def _take(number: int, frame: FrameType | None) -> None:
+    now = time.monotonic()
+    if _request.number and ("RANK" in os.environ or now < _request.since + ECHO):
+        return  # torchrun repeats it, and ends at once with all its processes when it is asked twice itself
     if _imports(frame):
         _request.put_off = number
         signal.signal(signal.SIGALRM, lambda _, later: _take(_request.put_off, later))
         signal.setitimer(signal.ITIMER_REAL, IMPORT_PAUSE)
         return
-    now = time.monotonic()
-    if _request.number and ("RANK" in os.environ or now < _request.since + ECHO):
-        return  # torchrun repeats it, and ends at once with all its processes when it is asked twice itself
     is_first, _request.number, _request.since = not _request.number, number, now
     if not (is_first and _request.may_wait):
         sys.exit(128 + number)
