@@ -50,7 +50,8 @@ def asked() -> int:
 
 def before_exec() -> None:
     """End now if that was put off: the timer would outlive this program, and its handler would not."""
-    if signal.setitimer(signal.ITIMER_REAL, 0.0)[0]:
+    if _request.put_off:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
         sys.exit(128 + _request.put_off)
 
 
