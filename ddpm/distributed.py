@@ -96,7 +96,7 @@ def spread(module: str, check: Callable[[], object] = lambda: None) -> None:
         check()
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
         torchrun = ["--standalone", "--nproc-per-node", str(count), "-m", module]
-        signals.before_exec()
+        signals.settle()
         os.execv(sys.executable, [sys.executable, "-m", "ddpm.distributed", *torchrun])
 
 

@@ -48,8 +48,8 @@ def asked() -> int:
     return _request.number
 
 
-def before_exec() -> None:
-    """End now if that was put off: the timer would outlive this program, and its handler would not."""
+def settle() -> None:
+    """End now if that was put off: imports are over, and the timer would outlive this program, its handler would not."""
     if _request.put_off:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         sys.exit(128 + _request.put_off)

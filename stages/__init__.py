@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ddpm.interpreter import require
-from ddpm.signals import listen
+from ddpm.signals import listen, settle
 
 if sys.argv[0] == "-m":  # a stage is about to run, whose imports take seconds
     listen()
@@ -42,7 +42,11 @@ def run(stage: Callable[[Config], None]) -> None:
     Exit codes: 0 done, 1 the work failed, 2 wrong input, 128 + n ended by signal n: run it again.
     """
     listen()
-    guarded(lambda: _run(stage))
+    settle()
+    try:
+        guarded(lambda: _run(stage))
+    finally:
+        settle()
 
 
 def _run(stage: Callable[[Config], None]) -> None:

@@ -77,7 +77,7 @@ def test_a_signal_in_the_middle_of_an_import_ends_a_process_after_it(tmp_path):
 def test_a_signal_that_was_put_off_ends_no_other_program(tmp_path):
     """A timer outlives `exec`, by which a stage becomes a launcher."""
     (tmp_path / "busy.py").write_text("import os; os.kill(os.getpid(), 15)")
-    code = "import os, busy; signals.before_exec(); os.execv('/bin/sleep', ['sleep', '1'])"
+    code = "import os, busy; signals.settle(); os.execv('/bin/sleep', ['sleep', '1'])"
     process = waiting(f"print('here', flush=True); sys.path.insert(0, {str(tmp_path)!r}); {code}")
     assert process.stderr.read() == "" and process.wait(timeout=20) == 143
 
