@@ -2,13 +2,14 @@
 
 import errno
 import math
+import os
 import re
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -52,6 +53,19 @@ def guarded(action: Callable[[], object]) -> None:
 
     Exit codes: 0 done, 1 the work failed, 2 wrong input, 130 ended by Ctrl-C.
     """
+    try:
+        _tell_faults(action)
+    except SystemExit as ended:
+        if "RANK" in os.environ and isinstance(ended.code, int):
+            # Threads that wait for the other processes would abort this one, in C++, while the interpreter ends.
+            with suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(ended.code)
+        raise
+
+
+def _tell_faults(action: Callable[[], object]) -> None:
     try:
         action()
     except InputError as error:

@@ -49,7 +49,7 @@ def asked() -> int:
 
 
 def settle() -> None:
-    """End now if that was put off: imports are over, and the timer would outlive this program, its handler would not."""
+    """End now if that was put off: the imports are over, and the timer would outlive this program."""
     if _request.put_off:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         sys.exit(128 + _request.put_off)
