@@ -77,6 +77,7 @@ def _take(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGALRM, lambda _, later: _take(_request.put_off, later))
         signal.setitimer(signal.ITIMER_REAL, IMPORT_PAUSE)
         return
+    _request.put_off = 0
     is_first, _request.number, _request.since = not _request.number, number, now
     if not (is_first and _request.may_wait):
         sys.exit(128 + number)
