@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ddpm.lineage import revision
+from ddpm.runtime.lineage import revision
 
 RESULTS = Path("reports/benchmarks")
 

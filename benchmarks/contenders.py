@@ -19,9 +19,9 @@ from PIL import Image
 from benchmarks.flops import flops_per_image
 from ddpm.config import Config
 from ddpm.dataset import load_packed
-from ddpm.devices import autocast_dtype, choose_device
-from ddpm.errors import InputError
-from ddpm.interpreter import lacking
+from ddpm.runtime.devices import autocast_dtype, choose_device
+from ddpm.runtime.errors import InputError
+from ddpm.runtime.interpreter import lacking
 from ddpm.unet import UNet, count_parameters
 
 # Of huggingface/diffusers, examples/unconditional_image_generation/train_unconditional.py, with the command that its

@@ -11,10 +11,10 @@ from benchmarks import RESULTS, machine, spread, write
 from benchmarks.contenders import flops
 from benchmarks.flops import peak
 from ddpm.config import Config, load_config, parse_config
-from ddpm.devices import choose_device
-from ddpm.errors import InputError
 from ddpm.estimate import random_images, seconds_of
 from ddpm.figures import default_style, save
+from ddpm.runtime.devices import choose_device
+from ddpm.runtime.errors import InputError
 from stages.train import prepare
 
 FACTORS = {"batch": (0.25, 0.5, 1, 2), "width": (0.5, 1, 2), "resolution": (0.5, 1, 2)}

@@ -21,13 +21,13 @@ from typing import Any
 
 from benchmarks import RESULTS, machine, whereabouts, write
 from benchmarks.changes import Changes, changed_config
-from ddpm.checkpoint import Checkpoint
 from ddpm.commands.doctor import predicted_cost
 from ddpm.config import Config, load_config
-from ddpm.devices import choose_device
-from ddpm.errors import guarded
 from ddpm.estimate import random_images
-from ddpm.forecast import peak_memory
+from ddpm.runtime.checkpoint import Checkpoint
+from ddpm.runtime.devices import choose_device
+from ddpm.runtime.errors import guarded
+from ddpm.runtime.forecast import peak_memory
 from stages.train import prepare
 
 SMALL: Changes = {"data.image_size": 32, "model.channels": 32, "model.head_channels": 32, "train.batch_size": 16}

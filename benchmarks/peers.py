@@ -27,16 +27,16 @@ from benchmarks.contenders import Workload, installed
 from benchmarks.peers_pages import draw, page
 from benchmarks.published import RECIPES, Recipe
 from benchmarks.trial import check_data, digest
-from ddpm.arrays import save_array
-from ddpm.checksums import checksum
 from ddpm.config import Config, load_config
 from ddpm.dataset import load_packed
-from ddpm.devices import choose_device
-from ddpm.errors import RunError, guarded
 from ddpm.estimate import seconds_of
 from ddpm.evaluation import evaluate
-from ddpm.paths import PROCESSED
-from ddpm.progress import progress_bar
+from ddpm.runtime.arrays import save_array
+from ddpm.runtime.checksums import checksum
+from ddpm.runtime.devices import choose_device
+from ddpm.runtime.errors import RunError, guarded
+from ddpm.runtime.paths import PROCESSED
+from ddpm.runtime.progress import progress_bar
 from stages.fid import features_of, reference_features
 from stages.train import split
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from benchmarks.changes import Changes, changed_config
 from benchmarks.contenders import Workload, train_unconditional, trainer
 from ddpm.dataset import load_packed
-from ddpm.devices import choose_device
 from ddpm.model import DiffusionModel
+from ddpm.runtime.devices import choose_device
 from ddpm.unet import count_parameters
 from stages.train import describe_model, prepare, split
 

@@ -25,12 +25,12 @@ from benchmarks import RESULTS, machine, write_whole
 from benchmarks.changes import Changes, changed, said
 from benchmarks.recipe_pages import Row, draw, pages, score
 from benchmarks.trial import check_data, digest, trial
-from ddpm.checksums import checksum
 from ddpm.config import load_config
-from ddpm.devices import choose_device
-from ddpm.distributed import processes
-from ddpm.errors import InputError, guarded
-from ddpm.paths import PROCESSED
+from ddpm.runtime.checksums import checksum
+from ddpm.runtime.devices import choose_device
+from ddpm.runtime.distributed import processes
+from ddpm.runtime.errors import InputError, guarded
+from ddpm.runtime.paths import PROCESSED
 
 KEPT = 1 / 3  # of the trials of one budget go on to the next
 COMBINED = 1 / 3  # of the trials of the first budget are combinations

@@ -20,17 +20,17 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks import RESULTS, machine, spread, write
-from ddpm.checksums import checksum
 from ddpm.config import load_config
-from ddpm.errors import InputError, guarded
 from ddpm.features import extract, load_extractor, weights_file
 from ddpm.figures import default_style, save
-from ddpm.interpreter import lacking
 from ddpm.intervals import standard_error
 from ddpm.model import DiffusionModel, load_model
 from ddpm.model_file import WEIGHTS_FILE
-from ddpm.paths import MODELS
-from ddpm.progress import progress_bar
+from ddpm.runtime.checksums import checksum
+from ddpm.runtime.errors import InputError, guarded
+from ddpm.runtime.interpreter import lacking
+from ddpm.runtime.paths import MODELS
+from ddpm.runtime.progress import progress_bar
 from ddpm.scores import fid, kid_blocks
 from stages.fid import reference_features
 

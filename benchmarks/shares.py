@@ -9,11 +9,11 @@ from unittest import mock
 import torch
 
 from ddpm.batches import BatchOrder
-from ddpm.checkpoint import SECONDS, SHARE, checkpoint_for
 from ddpm.config import Config
-from ddpm.devices import choose_device
 from ddpm.estimate import random_images, seconds_of, step_seconds
-from ddpm.interpreter import lacking
+from ddpm.runtime.checkpoint import SECONDS, SHARE, checkpoint_for
+from ddpm.runtime.devices import choose_device
+from ddpm.runtime.interpreter import lacking
 from ddpm.tracking import training_run
 from ddpm.training import Training
 from stages.train import prepare

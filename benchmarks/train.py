@@ -29,11 +29,11 @@ from benchmarks.shares import measure_shares
 from benchmarks.turns import orders, players
 from ddpm.config import Config, load_config
 from ddpm.dataset import PackedImages, load_packed
-from ddpm.devices import choose_device
 from ddpm.diffusers_format import save_diffusers
-from ddpm.errors import InputError, guarded
 from ddpm.figures import default_style, save
-from ddpm.paths import PROCESSED
+from ddpm.runtime.devices import choose_device
+from ddpm.runtime.errors import InputError, guarded
+from ddpm.runtime.paths import PROCESSED
 from stages.train import describe_model, prepare
 
 

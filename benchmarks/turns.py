@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.contenders import CONTENDERS, Workload
-from ddpm.errors import RunError
+from ddpm.runtime.errors import RunError
 
 
 @dataclass(frozen=True)

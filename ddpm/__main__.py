@@ -2,12 +2,12 @@
 
 import argparse
 
-from ddpm.interpreter import require
+from ddpm.runtime.interpreter import require
 
 require("numpy", "pydantic", "torch")
 
 from ddpm.commands import compare, doctor, export, sample, sync  # noqa: E402
-from ddpm.errors import guarded  # noqa: E402
+from ddpm.runtime.errors import guarded  # noqa: E402
 
 COMMANDS = (sample, compare, export, doctor, sync)
 

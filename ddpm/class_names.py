@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Sequence
 
-from ddpm.errors import InputError
+from ddpm.runtime.errors import InputError
 
 
 def find_class(label: str, names: Sequence[str]) -> int:

@@ -16,7 +16,6 @@ from pydantic import (
     model_validator,
 )
 
-from ddpm.errors import InputError
 from ddpm.parameter_types import (
     AutoBatch,
     Batch,
@@ -37,6 +36,7 @@ from ddpm.parameter_types import (
     Switch,
     Target,
 )
+from ddpm.runtime.errors import InputError
 
 _shortened = reprlib.Repr()
 _shortened.maxlevel = 1  # a few lines of YAML can hold a billion nested values

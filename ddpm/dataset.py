@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ddpm.arrays import save_array
-from ddpm.errors import InputError
+from ddpm.runtime.arrays import save_array
+from ddpm.runtime.errors import InputError
 
 
 @dataclass(frozen=True)

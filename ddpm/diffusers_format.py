@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm.config import ModelConfig
 from ddpm.diffusion import Diffusion
-from ddpm.errors import InputError
+from ddpm.runtime.errors import InputError
 
 MODEL_INDEX = "model_index.json"
 UNET_CONFIG = "unet/config.json"

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from ddpm.checksums import checksum
-from ddpm.errors import InputError, is_disk_full
-from ddpm.paths import main_root
-from ddpm.progress import progress_bar
+from ddpm.runtime.checksums import checksum
+from ddpm.runtime.errors import InputError, is_disk_full
+from ddpm.runtime.paths import main_root
+from ddpm.runtime.progress import progress_bar
 
 BLOCK = 1 << 20  # bytes read at a time, at most
 TIMEOUT = 30  # seconds without a byte after which a server counts as gone

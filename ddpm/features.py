@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ddpm import efficientnet
-from ddpm.errors import MAKE_ROOM, InputError, memory_for
-from ddpm.interpreter import require
-from ddpm.paths import WEIGHTS
-from ddpm.progress import progress_bar
+from ddpm.runtime.errors import MAKE_ROOM, InputError, memory_for
+from ddpm.runtime.interpreter import require
+from ddpm.runtime.paths import WEIGHTS
+from ddpm.runtime.progress import progress_bar
 
 # Larger batches are slower on a processor, whose caches they outgrow.
 CPU_BATCH = 8

@@ -6,9 +6,9 @@ from typing import Any
 
 import jinja2
 
-from ddpm.errors import InputError
 from ddpm.model_file import CONFIG_FILE
 from ddpm.report import render
+from ddpm.runtime.errors import InputError
 
 
 def model_card(config: dict[str, Any], sha256: str, scores: dict[str, Any] | None, file_format: str) -> str:

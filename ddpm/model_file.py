@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ddpm.checksums import checksum
-from ddpm.errors import InputError
+from ddpm.runtime.checksums import checksum
+from ddpm.runtime.errors import InputError
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from PIL import Image
 
-from ddpm.errors import InputError
+from ddpm.runtime.errors import InputError
 
 TEMPLATES = Path(__file__).parent / "templates"
 FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif"}

@@ -19,8 +19,8 @@ import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ddpm.dataset import PackedImages
-from ddpm.errors import InputError, RunError
-from ddpm.progress import progress_bar
+from ddpm.runtime.errors import InputError, RunError
+from ddpm.runtime.progress import progress_bar
 from ddpm.sources import Item, Source
 
 ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 swap width and height

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.config import FidConfig
-from ddpm.errors import InputError
 from ddpm.features import extract, load_extractor, weights_file
 from ddpm.model import DiffusionModel
-from ddpm.paths import WEIGHTS
+from ddpm.runtime.errors import InputError
+from ddpm.runtime.paths import WEIGHTS
 from ddpm.scores import MIN_IMAGES, fid, kid_blocks
 
 SAMPLES = 500

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jinja2
 
-from ddpm.progress import duration
+from ddpm.runtime.progress import duration
 
 TEMPLATES = Path(__file__).parent / "templates"
 # What Markdown, or the HTML within it, would take for more than a letter; _ is only one at the edge of a word.

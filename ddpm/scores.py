@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.errors import InputError
+from ddpm.runtime.errors import InputError
 
 MIN_IMAGES = 4  # of each set: two blocks of two
 KID_BLOCKS = 10

@@ -10,10 +10,10 @@ from torch.nn.parallel import DistributedDataParallel
 from ddpm.augment import draw, transform
 from ddpm.batches import BatchOrder, ImageSet, generator
 from ddpm.config import TrainConfig
-from ddpm.devices import autocast_dtype, compiles
 from ddpm.diffusion import Diffusion
-from ddpm.distributed import Group
 from ddpm.ema import Ema
+from ddpm.runtime.devices import autocast_dtype, compiles
+from ddpm.runtime.distributed import Group
 from ddpm.unet import UNet
 from ddpm.vlb import WEIGHT, bound
 

@@ -9,16 +9,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ddpm import signals
 from ddpm.batches import ImageSet
-from ddpm.checkpoint import Checkpoint
 from ddpm.config import TrainConfig
 from ddpm.diffusion import Diffusion
-from ddpm.distributed import ALONE, Group
 from ddpm.divergence import Watch, is_finite
-from ddpm.errors import RunError
-from ddpm.forecast import forecast
-from ddpm.progress import progress_bar
+from ddpm.runtime import signals
+from ddpm.runtime.checkpoint import Checkpoint
+from ddpm.runtime.distributed import ALONE, Group
+from ddpm.runtime.errors import RunError
+from ddpm.runtime.forecast import forecast
+from ddpm.runtime.progress import progress_bar
 from ddpm.train_step import TrainStep
 from ddpm.unet import UNet
 

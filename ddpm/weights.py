@@ -6,12 +6,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ddpm import downloads, efficientnet
-from ddpm.checksums import checksum
 from ddpm.config import FidConfig
 from ddpm.downloads import Remote
-from ddpm.errors import InputError
-from ddpm.interpreter import require
-from ddpm.paths import from_main_root
+from ddpm.runtime.checksums import checksum
+from ddpm.runtime.errors import InputError
+from ddpm.runtime.interpreter import require
+from ddpm.runtime.paths import from_main_root
 
 # Of the file to which pytorch-fid's address leads; torch-fidelity publishes the same one.
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"

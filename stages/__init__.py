@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ddpm.interpreter import require
-from ddpm.signals import listen, settle
+from ddpm.runtime.interpreter import require
+from ddpm.runtime.signals import listen, settle
 
 if sys.argv[0] == "-m":  # a stage is about to run, whose imports take seconds
     listen()
@@ -16,8 +16,8 @@ require("pydantic", "torch", "torchvision")
 
 import ddpm  # noqa: E402
 from ddpm.config import Config, load_config  # noqa: E402
-from ddpm.errors import InputError, guarded  # noqa: E402
-from ddpm.stage_times import timed  # noqa: E402
+from ddpm.runtime.errors import InputError, guarded  # noqa: E402
+from ddpm.runtime.stage_times import timed  # noqa: E402
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

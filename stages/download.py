@@ -2,7 +2,7 @@
 
 from ddpm import downloads, sources, weights
 from ddpm.config import Config
-from ddpm.paths import RAW, WEIGHTS
+from ddpm.runtime.paths import RAW, WEIGHTS
 from stages import run
 
 

@@ -7,9 +7,9 @@ from ddpm.config import Config
 from ddpm.dataset import load_packed, split_holdout
 from ddpm.explore import CLEAN, NOISE, data_facts, loss_weights, marks, schedule_facts
 from ddpm.page import write_pages
-from ddpm.paths import PROCESSED, REPORTS
 from ddpm.pictures import enlarge, grid, save_png
 from ddpm.report import render
+from ddpm.runtime.paths import PROCESSED, REPORTS
 from stages import run
 
 PICTURES = REPORTS / "explore"

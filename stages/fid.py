@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddpm.checkpoint import discard
 from ddpm.config import Config
 from ddpm.dataset import load_packed, split_holdout
-from ddpm.devices import choose_device
-from ddpm.errors import MAKE_ROOM, InputError, memory_for
 from ddpm.evaluation import evaluate
 from ddpm.features import extract, load_extractor, weights_file, weights_record
-from ddpm.lineage import stage_key
 from ddpm.memorisation import Memorisation, memorisation
-from ddpm.paths import PROCESSED, REFERENCE, REPORTS, SAMPLES
+from ddpm.runtime.checkpoint import discard
+from ddpm.runtime.devices import choose_device
+from ddpm.runtime.errors import MAKE_ROOM, InputError, memory_for
+from ddpm.runtime.lineage import stage_key
+from ddpm.runtime.paths import PROCESSED, REFERENCE, REPORTS, SAMPLES
+from ddpm.runtime.stage_files import load_array, load_json
 from ddpm.score_plots import save_neighbours
 from ddpm.scores import MIN_IMAGES
-from ddpm.stage_files import load_array, load_json
 from stages import run
 
 SHOWN = 8  # samples beside their nearest training images

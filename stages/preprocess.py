@@ -2,7 +2,7 @@
 
 from ddpm import preprocess, sources
 from ddpm.config import Config
-from ddpm.paths import PROCESSED, RAW
+from ddpm.runtime.paths import PROCESSED, RAW
 from stages import run
 
 

@@ -2,13 +2,13 @@
 
 import json
 
-from ddpm.arrays import save_array
-from ddpm.checksums import checksum
 from ddpm.config import Config
 from ddpm.dataset import load_packed
-from ddpm.devices import choose_device
 from ddpm.features import extract, load_extractor, weights_file
-from ddpm.paths import PROCESSED, REFERENCE
+from ddpm.runtime.arrays import save_array
+from ddpm.runtime.checksums import checksum
+from ddpm.runtime.devices import choose_device
+from ddpm.runtime.paths import PROCESSED, REFERENCE
 from stages import run
 
 

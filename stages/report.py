@@ -4,15 +4,15 @@ from typing import Any
 
 import pandas as pd
 
-from ddpm.checksums import checksum
 from ddpm.config import Config
-from ddpm.devices import describe, kind_of_device
 from ddpm.page import write_pages
-from ddpm.paths import MODELS, PROCESSED, REPORTS
 from ddpm.plots import save_curves, save_noise_levels
 from ddpm.report import render
-from ddpm.stage_files import load_json
-from ddpm.stage_times import stage_times
+from ddpm.runtime.checksums import checksum
+from ddpm.runtime.devices import describe, kind_of_device
+from ddpm.runtime.paths import MODELS, PROCESSED, REPORTS
+from ddpm.runtime.stage_files import load_json
+from ddpm.runtime.stage_times import stage_times
 from ddpm.tracking import later_stage
 from ddpm.tracking.identity import run_filter
 from stages import run

@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddpm import signals
-from ddpm.arrays import save_array
-from ddpm.checkpoint import Checkpoint, checkpoint_for, discard
-from ddpm.checksums import checksum
 from ddpm.config import Config, SampleConfig
-from ddpm.devices import check_device
-from ddpm.distributed import Group, process_group, spread
-from ddpm.errors import MAKE_ROOM, memory_for
-from ddpm.lineage import stage_key
 from ddpm.model import AUTO_BATCH, DiffusionModel, load_model
 from ddpm.model_file import WEIGHTS_FILE
-from ddpm.paths import MODELS, REPORTS, SAMPLES
 from ddpm.pictures import enlarge, grid, save_png
-from ddpm.progress import progress_bar
+from ddpm.runtime import signals
+from ddpm.runtime.arrays import save_array
+from ddpm.runtime.checkpoint import Checkpoint, checkpoint_for, discard
+from ddpm.runtime.checksums import checksum
+from ddpm.runtime.devices import check_device
+from ddpm.runtime.distributed import Group, process_group, spread
+from ddpm.runtime.errors import MAKE_ROOM, memory_for
+from ddpm.runtime.lineage import stage_key
+from ddpm.runtime.paths import MODELS, REPORTS, SAMPLES
+from ddpm.runtime.progress import progress_bar
 from stages import run
 
 GRID_IMAGES = 64

@@ -10,11 +10,17 @@ import torch
 
 from ddpm.augment import LABELS
 from ddpm.batches import place_images
-from ddpm.checkpoint import Checkpoint, checkpoint_for
-from ddpm.checksums import checksum
 from ddpm.config import Config
 from ddpm.dataset import PackedImages, load_packed, split_holdout
-from ddpm.devices import (
+from ddpm.diffusion import Diffusion
+from ddpm.model import DiffusionModel
+from ddpm.model_file import save_model
+from ddpm.noise_levels import loss_by_noise_level
+from ddpm.pictures import enlarge, grid
+from ddpm.quick_scores import QuickScores
+from ddpm.runtime.checkpoint import Checkpoint, checkpoint_for
+from ddpm.runtime.checksums import checksum
+from ddpm.runtime.devices import (
     allow_tf32,
     check_device,
     choose_device,
@@ -25,16 +31,10 @@ from ddpm.devices import (
     memory,
     memory_format,
 )
-from ddpm.diffusion import Diffusion
-from ddpm.distributed import ALONE, Group, process_group, processes, spread
-from ddpm.errors import MAKE_ROOM, InputError, memory_for
-from ddpm.lineage import stage_key
-from ddpm.model import DiffusionModel
-from ddpm.model_file import save_model
-from ddpm.noise_levels import loss_by_noise_level
-from ddpm.paths import MODELS, PROCESSED, REPORTS
-from ddpm.pictures import enlarge, grid
-from ddpm.quick_scores import QuickScores
+from ddpm.runtime.distributed import ALONE, Group, process_group, processes, spread
+from ddpm.runtime.errors import MAKE_ROOM, InputError, memory_for
+from ddpm.runtime.lineage import stage_key
+from ddpm.runtime.paths import MODELS, PROCESSED, REPORTS
 from ddpm.tracking import Tracker, training_run
 from ddpm.train_step import STATE_BYTES
 from ddpm.training import MEASURED_AT_ONCE, History, Look, Training

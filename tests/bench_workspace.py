@@ -9,11 +9,11 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from ddpm import checkpoint
-from ddpm.arrays import save_array
 from ddpm.config import Config, ModelConfig, parse_config
 from ddpm.estimate import random_images
 from ddpm.features import extract
+from ddpm.runtime import checkpoint
+from ddpm.runtime.arrays import save_array
 from stages import fid
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,9 +12,9 @@ from trainings import BreakOffError, KeptEvery, Recorder, die_at, disks, make
 
 import stages  # noqa: F401, which lets a process end with its launcher
 from ddpm.config import ModelConfig
-from ddpm.distributed import ALONE, Group, process_group
-from ddpm.errors import InputError, guarded
-from ddpm.signals import asked, listen
+from ddpm.runtime.distributed import ALONE, Group, process_group
+from ddpm.runtime.errors import InputError, guarded
+from ddpm.runtime.signals import asked, listen
 from ddpm.training import History
 
 

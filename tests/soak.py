@@ -28,7 +28,7 @@ from tiny_repository import ROOT, SERVER, call, environment, make_repository, ru
 
 sys.path.insert(0, str(ROOT))
 from benchmarks import RESULTS, machine, write
-from ddpm.devices import choose_device
+from ddpm.runtime.devices import choose_device
 
 SAMPLERS = ["ddpm", "ddim", "dpmpp_2m", "dpmpp_2m_sde"]
 SCHEDULES = ["linear", "cosine"]

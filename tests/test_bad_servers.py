@@ -13,7 +13,7 @@ from tiny_repository import wait_for
 
 from ddpm import downloads
 from ddpm.downloads import Remote, ensure
-from ddpm.errors import InputError
+from ddpm.runtime.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTENT = hashlib.shake_256(b"flower").digest(3000)

@@ -12,8 +12,8 @@ import yaml
 
 from benchmarks import contenders
 from ddpm.config import parse_config
-from ddpm.errors import InputError
 from ddpm.estimate import random_images
+from ddpm.runtime.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 ABSENT = ("mlflow", "dvc", "pytorch_fid", "diffusers", "accelerate", "denoising_diffusion_pytorch", "torch_fidelity")

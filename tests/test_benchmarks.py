@@ -19,9 +19,9 @@ from benchmarks.turns import Player, orders, players
 from ddpm import estimate
 from ddpm.config import parse_config
 from ddpm.dataset import load_packed
-from ddpm.errors import InputError, RunError
 from ddpm.estimate import random_images
 from ddpm.model_file import save_model
+from ddpm.runtime.errors import InputError, RunError
 from ddpm.unet import UNet
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm import checkpoint
-from ddpm.checkpoint import Checkpoint, checkpoint_for, discard
-from ddpm.errors import InputError
+from ddpm.runtime import checkpoint
+from ddpm.runtime.checkpoint import Checkpoint, checkpoint_for, discard
+from ddpm.runtime.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = {"steps": 3, "history": [{"loss": 0.1}], "weights": torch.arange(5.0)}
@@ -61,7 +61,9 @@ def test_it_lies_in_the_main_repository(repository, monkeypatch):
 
 @pytest.mark.parametrize("discarded", [False, True])
 def test_a_second_process_at_the_same_work_waits_for_the_first(repository, discarded):
-    code = "from ddpm.checkpoint import checkpoint_for\nwith checkpoint_for('a' * 64) as kept: print(kept.load())"
+    code = (
+        "from ddpm.runtime.checkpoint import checkpoint_for\nwith checkpoint_for('a' * 64) as kept: print(kept.load())"
+    )
     with checkpoint_for("a" * 64) as kept:
         other = subprocess.Popen(
             [sys.executable, "-c", code],

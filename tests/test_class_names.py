@@ -1,7 +1,7 @@
 import pytest
 
 from ddpm.class_names import find_class
-from ddpm.errors import InputError
+from ddpm.runtime.errors import InputError
 from ddpm.sources.flowers102 import CLASS_NAMES
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from tracked import TRAIN, client, runs
 
-from ddpm import checkpoint, tracking
-from ddpm.checkpoint import Checkpoint
-from ddpm.stage_times import stage_times, timed
+from ddpm import tracking
+from ddpm.runtime import checkpoint
+from ddpm.runtime.checkpoint import Checkpoint
+from ddpm.runtime.stage_times import stage_times, timed
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ddpm.config import flatten, load_config, parse_config
-from ddpm.errors import InputError
+from ddpm.runtime.errors import InputError
 
 
 def changed(params: dict, key: str, value: object) -> dict:

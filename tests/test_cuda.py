@@ -14,12 +14,12 @@ from torch.nn.parallel import DistributedDataParallel
 from ddpm.augment import LABELS
 from ddpm.batches import ImageSet, place_images
 from ddpm.config import TrainConfig
-from ddpm.devices import compiles, make_deterministic
 from ddpm.diffusion import Diffusion
-from ddpm.distributed import process_group
-from ddpm.errors import InputError
 from ddpm.model import DiffusionModel
 from ddpm.noise import ImageNoise
+from ddpm.runtime.devices import compiles, make_deterministic
+from ddpm.runtime.distributed import process_group
+from ddpm.runtime.errors import InputError
 from ddpm.training import Training
 from ddpm.unet import UNet
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from ddpm.dataset import PackedImages, load_packed, split_holdout
-from ddpm.errors import InputError
+from ddpm.runtime.errors import InputError
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from trainings import run
 
 import stages.sample
 from ddpm.config import parse_config
-from ddpm.distributed import ALONE, Group
-from ddpm.errors import InputError
+from ddpm.runtime.distributed import ALONE, Group
+from ddpm.runtime.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 TWO = ("--standalone", "--nproc-per-node", "2")
@@ -32,7 +32,7 @@ def start(*torchrun: str, folder: Path, **scene: object) -> subprocess.Popen:
         "PYTHONPATH": str(ROOT / "tests"),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "ddpm.distributed", *torchrun, "-m", "shared_training"]
+    command = [sys.executable, "-m", "ddpm.runtime.distributed", *torchrun, "-m", "shared_training"]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
 

@@ -8,11 +8,11 @@ import torch
 from test_distributed import share
 from trainings import KeptEvery, Recorder, disks, make, run
 
-from ddpm.checkpoint import Checkpoint, checkpoint_for
 from ddpm.config import parse_config
 from ddpm.divergence import Watch
-from ddpm.errors import RunError
-from ddpm.lineage import stage_key
+from ddpm.runtime.checkpoint import Checkpoint, checkpoint_for
+from ddpm.runtime.errors import RunError
+from ddpm.runtime.lineage import stage_key
 
 NAN, INF = float("nan"), float("inf")
 BAD = 5  # the step whose numbers break

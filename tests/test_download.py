@@ -18,11 +18,11 @@ from scipy.io import savemat
 from torchvision.datasets import Flowers102 as Official
 
 from ddpm import downloads, weights
-from ddpm.checksums import checksum
 from ddpm.config import parse_config
-from ddpm.errors import InputError
 from ddpm.features import weights_file
 from ddpm.preprocess import pack
+from ddpm.runtime.checksums import checksum
+from ddpm.runtime.errors import InputError
 from ddpm.sources.flowers102 import CLASS_NAMES, Flowers102
 from stages import download as stage
 

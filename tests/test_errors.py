@@ -15,7 +15,7 @@ from cases.case import Case, Place
 from errors_page import page
 
 from ddpm.config import load_config
-from ddpm.errors import guarded
+from ddpm.runtime.errors import guarded
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTS = {
@@ -43,7 +43,7 @@ def run(command: str, place: Place) -> None:
     if command == "load":
         guarded(load_config)
     elif command == "checkpoint":
-        from ddpm.checkpoint import checkpoint_for
+        from ddpm.runtime.checkpoint import checkpoint_for
 
         with checkpoint_for("a" * 64) as kept:
             guarded(kept.load)

@@ -12,7 +12,6 @@ import yaml
 
 from ddpm import checks, estimate
 from ddpm.config import parse_config
-from ddpm.distributed import ALONE
 from ddpm.estimate import (
     Cost,
     largest_batch,
@@ -21,9 +20,10 @@ from ddpm.estimate import (
     step_seconds,
     training_cost,
 )
-from ddpm.forecast import forecast
 from ddpm.model import DiffusionModel
-from ddpm.progress import duration
+from ddpm.runtime.distributed import ALONE
+from ddpm.runtime.forecast import forecast
+from ddpm.runtime.progress import duration
 from ddpm.sources.flowers102 import ARCHIVE
 from ddpm.train_step import STATE_BYTES
 from ddpm.training import Training

@@ -13,8 +13,8 @@ from ddpm.config import Config, parse_config
 from ddpm.dataset import PackedImages, split_holdout
 from ddpm.diffusion import Diffusion
 from ddpm.explore import data_facts, loss_weights, marks, pixel_moments, schedule_facts
-from ddpm.paths import PROCESSED
 from ddpm.report import plain
+from ddpm.runtime.paths import PROCESSED
 from ddpm.schedules import SCHEDULES, log_snr
 from stages import explore as stage
 

@@ -22,8 +22,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from ddpm.config import Config, flatten, load_config, parse_config
-from ddpm.errors import InputError
 from ddpm.preprocess import BadImageError, prepare
+from ddpm.runtime.errors import InputError
 from ddpm.sources import Item
 from ddpm.sources.flowers102 import Flowers102
 from ddpm.sources.folder import Folder

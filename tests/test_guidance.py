@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from test_model import write_model
 
 import ddpm
-from ddpm.errors import InputError
 from ddpm.guidance import predict
 from ddpm.model import AUTO_BATCH
 from ddpm.model_file import save_model
+from ddpm.runtime.errors import InputError
 
 
 class Watched:

@@ -9,8 +9,8 @@ import torch
 from exported import NETWORKS, UNCONDITIONAL, export, write_model
 
 from ddpm import __main__, load_model
-from ddpm.errors import InputError
 from ddpm.model_file import save_half
+from ddpm.runtime.errors import InputError
 
 
 @pytest.mark.parametrize("recipe", NETWORKS.values(), ids=NETWORKS)

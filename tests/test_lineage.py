@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ddpm.errors import InputError
-from ddpm.lineage import stage_key
+from ddpm.runtime.errors import InputError
+from ddpm.runtime.lineage import stage_key
 
 PIPELINE = """
 stages:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpm.errors import InputError
 from ddpm.page import write_page
 from ddpm.pictures import save_png
+from ddpm.runtime.errors import InputError
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 LONG = "# Title\n\n" + "".join(f"## Part {number}\n\nText.\n\n" for number in range(4))

@@ -17,8 +17,8 @@ from benchmarks.published import RECIPES
 from benchmarks.trial import digest
 from ddpm.config import load_config
 from ddpm.dataset import load_packed, split_holdout
-from ddpm.errors import InputError, RunError
-from ddpm.paths import PROCESSED
+from ddpm.runtime.errors import InputError, RunError
+from ddpm.runtime.paths import PROCESSED
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_A_PROCESS = peers.in_a_process

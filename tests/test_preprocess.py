@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.errors import InputError, RunError
 from ddpm.preprocess import pack, prepare, to_rgb, to_square
+from ddpm.runtime.errors import InputError, RunError
 from ddpm.sources import Item
 from ddpm.sources.folder import Folder
 from ddpm.sources.synthetic import Synthetic

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from ddpm import quick_scores
-from ddpm.checkpoint import Checkpoint
 from ddpm.config import FidConfig, parse_config
-from ddpm.errors import InputError
 from ddpm.estimate import random_images
 from ddpm.model import DiffusionModel
 from ddpm.quick_scores import QuickScores
+from ddpm.runtime.checkpoint import Checkpoint
+from ddpm.runtime.errors import InputError
 from ddpm.unet import UNet
 from stages.train import describe_model, looks_of, prepare
 

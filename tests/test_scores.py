@@ -4,8 +4,8 @@ import torch
 from pytorch_fid.fid_score import calculate_frechet_distance
 
 from ddpm import scores
-from ddpm.errors import InputError
 from ddpm.intervals import standard_error
+from ddpm.runtime.errors import InputError
 from ddpm.scores import FrechetDistance, fid, kid_blocks, squared_mmd
 
 

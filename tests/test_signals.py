@@ -12,13 +12,13 @@ import pytest
 from test_distributed import TWO, start
 from tiny_repository import ROOT, call, digests, environment, make_repository, wait_for
 
-from ddpm import signals
-from ddpm.checkpoint import Checkpoint
+from ddpm.runtime import signals
+from ddpm.runtime.checkpoint import Checkpoint
 
 # Waits at the moment in question, and says so; then behaves as it will.
 WAITING = """
 import sys, time
-from ddpm import signals
+from ddpm.runtime import signals
 signals.listen()
 def pause(seconds):
     print("here", flush=True)

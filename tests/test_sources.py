@@ -13,7 +13,7 @@ from PIL import Image
 
 from ddpm import sources
 from ddpm.config import parse_config
-from ddpm.errors import InputError
+from ddpm.runtime.errors import InputError
 from ddpm.sources.folder import EXTENSIONS, Folder
 from ddpm.sources.painting import FORMS, PALETTES, kind, paint
 from ddpm.sources.synthetic import Synthetic

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from ddpm import stage_times
-from ddpm.stage_times import timed
+from ddpm.runtime import stage_times
+from ddpm.runtime.stage_times import timed
 
 
 @pytest.fixture

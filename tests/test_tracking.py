@@ -261,7 +261,7 @@ def test_four_cold_processes_share_a_new_store(tmp_path: Path, environment: dict
     assert not list(tmp_path.rglob("mlruns"))
 
 
-@pytest.mark.parametrize("module", ["ddpm", "ddpm.tracking", "ddpm.lineage"])
+@pytest.mark.parametrize("module", ["ddpm", "ddpm.tracking", "ddpm.runtime.lineage"])
 def test_importing_the_package_is_cheap(module: str, environment: dict[str, str]) -> None:
     code = f"import {module}, sys; print([name for name in ('mlflow', 'matplotlib', 'torch') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

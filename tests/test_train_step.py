@@ -10,9 +10,9 @@ import pytest
 import torch
 from trainings import Recorder, disks, make, run
 
-from ddpm.checkpoint import Checkpoint
-from ddpm.devices import compiles
-from ddpm.errors import InputError
+from ddpm.runtime.checkpoint import Checkpoint
+from ddpm.runtime.devices import compiles
+from ddpm.runtime.errors import InputError
 from ddpm.train_step import TrainStep
 from ddpm.unet import UNet
 
@@ -200,7 +200,7 @@ def test_freed_memory_is_taken_again_without_a_page_fault():
     """Of 80 MB: 20,000 pages, which are otherwise given back and asked for each time."""
     code = """
 import resource, torch
-from ddpm.devices import keep_freed_memory
+from ddpm.runtime.devices import keep_freed_memory
 keep_freed_memory()
 faults = []
 for _ in range(10):

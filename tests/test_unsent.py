@@ -18,7 +18,7 @@ from tracked import ROOT, TRAIN, client, runs, score, train
 
 from ddpm import tracking
 from ddpm.config import Config, load_config
-from ddpm.errors import InputError, RunError
+from ddpm.runtime.errors import InputError, RunError
 from ddpm.tracking import recorder
 
 NOWHERE = "http://127.0.0.1:9"  # "discard", where nothing listens

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 import stages
-from ddpm import interpreter
+from ddpm.runtime import interpreter
 
 
 @pytest.mark.parametrize("tracked", [False, True])

@@ -19,7 +19,8 @@ SERVER: dict[str, str] = {}  # environment of the test's own tracking server, if
 # Keeps a checkpoint after every step or batch instead of every minute.
 RESTLESS = """
 import runpy, sys, time
-from ddpm import checkpoint, signals
+from ddpm.runtime import checkpoint
+from ddpm.runtime import signals
 checkpoint.SECONDS = checkpoint.SHARE = 0
 save, number = checkpoint.Checkpoint.save, 0
 def save_and_wait(self, state):
@@ -96,7 +97,7 @@ def make_repository(root: Path, restless: bool = False, **params: object) -> Pat
             (root / name).write_bytes((ROOT / name).read_bytes())
     (root / "dvc.lock").unlink(missing_ok=True)
     if restless:
-        checkpoint = root / "ddpm/checkpoint.py"
+        checkpoint = root / "ddpm/runtime/checkpoint.py"
         checkpoint.write_text(
             checkpoint.read_text().replace("SECONDS = 60.0", "SECONDS = 0").replace("SHARE = 100", "SHARE = 0")
         )

@@ -8,11 +8,11 @@ import torch
 
 from ddpm.augment import LABELS
 from ddpm.batches import ImageSet
-from ddpm.checkpoint import Checkpoint
 from ddpm.config import TrainConfig
-from ddpm.devices import memory_format
 from ddpm.diffusion import Diffusion
-from ddpm.distributed import ALONE
+from ddpm.runtime.checkpoint import Checkpoint
+from ddpm.runtime.devices import memory_format
+from ddpm.runtime.distributed import ALONE
 from ddpm.training import Training
 from ddpm.unet import UNet
 

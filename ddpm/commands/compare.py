@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ddpm.paths import REPORTS
+from ddpm.runtime.paths import REPORTS
 
 HELP = "compare the scores of all finished runs: tables, figures and pictures in reports/comparison.html"
 EXAMPLE = """example:
@@ -51,7 +51,7 @@ def compare(arguments: argparse.Namespace) -> None:
     # Imported here, because pandas, matplotlib and MLflow take seconds, which --help should not.
     from ddpm.comparison import write_comparison
     from ddpm.config import load_config
-    from ddpm.errors import InputError, is_disk_full
+    from ddpm.runtime.errors import InputError, is_disk_full
     from ddpm.tracking.finished import scored_runs
 
     if not re.fullmatch(r"[\w-]+", arguments.name):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ddpm.config import Config, load_config
-from ddpm.errors import InputError, RunError
+from ddpm.runtime.errors import InputError, RunError
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, which --help should not
     import torch
@@ -34,8 +34,8 @@ def doctor(_arguments: argparse.Namespace) -> None:
     """
     config = load_config()
     from ddpm.checks import count_images, run_checks
-    from ddpm.devices import choose_device, describe
     from ddpm.estimate import random_images
+    from ddpm.runtime.devices import choose_device, describe
     from stages.train import planned_parameters
 
     device = choose_device(config.device)
@@ -123,8 +123,8 @@ def _too_large(config: Config, device: "torch.device") -> None:
 def _training(config: Config, cost: "Cost", images: int, parameters: int) -> bool:
     import torch
 
-    from ddpm.devices import memory
-    from ddpm.progress import duration
+    from ddpm.runtime.devices import memory
+    from ddpm.runtime.progress import duration
     from ddpm.train_step import STATE_BYTES
 
     batch = config.train.batch_size
@@ -150,7 +150,7 @@ def _sampling(config: Config, device: "torch.device") -> bool:
 
     from ddpm.estimate import largest_batch, random_images, sampling_batch, sampling_seconds
     from ddpm.model import DiffusionModel
-    from ddpm.progress import duration
+    from ddpm.runtime.progress import duration
     from stages.train import describe_model, prepare
 
     packed = random_images(config, 2 * CLASSES, CLASSES)
@@ -181,7 +181,7 @@ def _scoring(config: Config, images: int) -> bool:
 
     from ddpm.estimate import scoring_seconds
     from ddpm.features import load_extractor, weights_file
-    from ddpm.progress import duration
+    from ddpm.runtime.progress import duration
 
     name = config.fid.extractor
     try:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ddpm.paths import MODELS
+from ddpm.runtime.paths import MODELS
 
 
 def add_parser(commands: Any) -> None:
@@ -30,13 +30,13 @@ def export(arguments: argparse.Namespace) -> None:
         InputError: there is no such model, it cannot be expressed in that format, or DIR holds something else.
     """
     # Imported here, because torch takes seconds and the other commands do without.
-    from ddpm.checksums import checksum
     from ddpm.diffusers_format import CARD, FILES, save_diffusers
-    from ddpm.errors import InputError
     from ddpm.model import load_model
     from ddpm.model_card import model_card, scores_of
     from ddpm.model_file import CONFIG_FILE, WEIGHTS_FILE, is_half, save_half
-    from ddpm.paths import REPORTS
+    from ddpm.runtime.checksums import checksum
+    from ddpm.runtime.errors import InputError
+    from ddpm.runtime.paths import REPORTS
 
     folder, file_format = arguments.folder, arguments.format
     files = FILES if file_format == "diffusers" else (WEIGHTS_FILE, CONFIG_FILE, CARD)

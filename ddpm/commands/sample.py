@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from ddpm.errors import MAKE_ROOM, InputError, is_disk_full, memory_for
 from ddpm.parameter_types import Device, Sampler, Spacing
-from ddpm.paths import MODELS, SHIPPED
+from ddpm.runtime.errors import MAKE_ROOM, InputError, is_disk_full, memory_for
+from ddpm.runtime.paths import MODELS, SHIPPED
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, which --help and a mistyped option should not
     from ddpm.model import DiffusionModel
@@ -99,9 +99,9 @@ def sample(arguments: argparse.Namespace) -> None:
     if arguments.each_class and arguments.n is not None:
         raise InputError("--n: leave it out with --each-class, which paints one flower of each class")
 
-    from ddpm.arrays import save_array
     from ddpm.model import load_model
     from ddpm.pictures import enlarge, grid, save_gif, save_png
+    from ddpm.runtime.arrays import save_array
 
     model = load_model(arguments.model or _default_model(), arguments.device)
     label = model.config["class_names"] if arguments.each_class else arguments.label
@@ -130,7 +130,7 @@ def sample(arguments: argparse.Namespace) -> None:
 
 def paint(model: "DiffusionModel", n: int, *, steps: int, **options: Any) -> np.ndarray:
     """Paint n images behind a progress bar that moves with every step: (n, H, W, 3) uint8."""
-    from ddpm.progress import progress_bar
+    from ddpm.runtime.progress import progress_bar
 
     # The delay lets a wrong option speak first.
     with progress_bar(n * steps, "sample", unit="step", delay=0.5) as bar:

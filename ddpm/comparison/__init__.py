@@ -11,10 +11,10 @@ from ddpm.comparison.cells import PROTOCOL, SAMPLER, cells, newest, protocols, s
 from ddpm.comparison.findings import findings, one_line, sweep
 from ddpm.comparison.markdown import fid_table, other_scores, span
 from ddpm.comparison.names import join, label, options, training_name
-from ddpm.errors import InputError
 from ddpm.page import write_pages
-from ddpm.paths import REPORTS
 from ddpm.report import plain, render
+from ddpm.runtime.errors import InputError
+from ddpm.runtime.paths import REPORTS
 from ddpm.tracking.finished import artifact, curves
 
 MAX_PROTOCOLS = 6  # with a section of their own; the file of numbers has all

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ddpm.config import DataConfig
 from ddpm.downloads import Remote
-from ddpm.paths import from_main_root
+from ddpm.runtime.paths import from_main_root
 
 
 @dataclass(frozen=True)

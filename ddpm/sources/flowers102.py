@@ -15,7 +15,7 @@ from PIL import Image
 
 from ddpm import downloads
 from ddpm.downloads import Remote
-from ddpm.errors import InputError
+from ddpm.runtime.errors import InputError
 from ddpm.sources import Item
 
 ARCHIVE, LABELS, SPLITS = "102flowers.tgz", "imagelabels.mat", "setid.mat"

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from ddpm.checksums import checksum
 from ddpm.downloads import Remote
-from ddpm.errors import InputError
-from ddpm.progress import progress_bar
+from ddpm.runtime.checksums import checksum
+from ddpm.runtime.errors import InputError
+from ddpm.runtime.progress import progress_bar
 from ddpm.sources import Item
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

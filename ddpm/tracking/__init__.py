@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ddpm.config import Config
-from ddpm.errors import InputError, RunError
-from ddpm.lineage import origin
+from ddpm.runtime.errors import InputError, RunError
+from ddpm.runtime.lineage import origin
 from ddpm.tracking import unsent
 from ddpm.tracking.identity import SCORING, TRAINING, params_of
 from ddpm.tracking.processes import new_attempt

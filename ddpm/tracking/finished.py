@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 
-from ddpm.errors import InputError, RunError
+from ddpm.runtime.errors import InputError, RunError
 from ddpm.tracking.recorder import reason
 from ddpm.tracking.store import PARENT, location, masked, prepare
 

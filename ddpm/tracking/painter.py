@@ -10,8 +10,8 @@ import pandas as pd
 from mlflow import MlflowException
 from PIL import Image
 
-from ddpm.errors import InputError
 from ddpm.model import DiffusionModel, load_model
+from ddpm.runtime.errors import InputError
 
 MAX_IMAGES = 256  # per row: one request shall not occupy the server for hours
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ddpm.errors import InputError, is_disk_full
+from ddpm.runtime.errors import InputError, is_disk_full
 from ddpm.tracking import unsent
 from ddpm.tracking.store import Claim, Entry, Store, Work, masked, prepare
 

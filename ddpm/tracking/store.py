@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddpm.errors import InputError
-from ddpm.paths import from_main_root
+from ddpm.runtime.errors import InputError
+from ddpm.runtime.paths import from_main_root
 from ddpm.tracking.identity import KEY, SCORE_IDENTITY
 from ddpm.tracking.processes import is_gone
 

@@ -13,9 +13,9 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image
 
-from ddpm.errors import InputError
-from ddpm.paths import main_root
 from ddpm.pictures import save_png
+from ddpm.runtime.errors import InputError
+from ddpm.runtime.paths import main_root
 from ddpm.tracking.store import Claim, Entry, Work
 
 LOG = "log.jsonl"  # first the work and its claim, then an entry a line; files that entries name lie beside it

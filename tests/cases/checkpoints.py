@@ -14,7 +14,7 @@ def checkpoint(change: Callable[[Path], object]) -> Callable[[Place], None]:
     """A checkpoint of a training, then changed."""
 
     def prepare(place: Place) -> None:
-        from ddpm.checkpoint import checkpoint_for
+        from ddpm.runtime.checkpoint import checkpoint_for
 
         with checkpoint_for("a" * 64) as kept:
             kept.save({"steps": 3, "weights": torch.arange(1000.0)})

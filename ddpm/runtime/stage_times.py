@@ -7,9 +7,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ddpm.errors import InputError
-from ddpm.lineage import stage_key, stage_names
-from ddpm.paths import main_root
+from ddpm.runtime.errors import InputError
+from ddpm.runtime.lineage import stage_key, stage_names
+from ddpm.runtime.paths import main_root
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm.errors import InputError
+from ddpm.runtime.errors import InputError
 
 
 def load_array(path: Path, ndim: int, dtype: type, stage: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ddpm.errors import InputError
+from ddpm.runtime.errors import InputError
 
 RAW = Path("data/raw")
 WEIGHTS = Path("data/weights")

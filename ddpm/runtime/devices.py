@@ -12,7 +12,7 @@ from typing import Literal
 import psutil
 import torch
 
-from ddpm.errors import InputError
+from ddpm.runtime.errors import InputError
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's malloc.h
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from ddpm.checksums import checksum
-from ddpm.errors import InputError
+from ddpm.runtime.checksums import checksum
+from ddpm.runtime.errors import InputError
 
 CODE = ("ddpm", "stages", "dvc.yaml")
 VERSIONED = ("torch", "torchvision", "numpy", "dvc", "mlflow")

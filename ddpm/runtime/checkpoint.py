@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import torch
 
-from ddpm.errors import InputError
-from ddpm.paths import main_root
+from ddpm.runtime.errors import InputError
+from ddpm.runtime.paths import main_root
 
 SECONDS = 60.0  # between two checkpoints, at least
 SHARE = 100  # and at least this many times as long as the last one took to write, so that they cost 1 % at most

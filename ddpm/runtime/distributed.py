@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import torch.distributed
 from torch import Tensor
 
-from ddpm import signals
-from ddpm.errors import InputError, RunError
+from ddpm.runtime import signals
+from ddpm.runtime.errors import InputError, RunError
 
 PROCESSES = "DDPM_PROCESSES"  # in the environment, because how many share the work is no part of what it gives
 GRACE = 60.0  # seconds in which torchrun ends the processes that one of them has left behind
@@ -97,7 +97,7 @@ def spread(module: str, check: Callable[[], object] = lambda: None) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
         torchrun = ["--standalone", "--nproc-per-node", str(count), "-m", module]
         signals.settle()
-        os.execv(sys.executable, [sys.executable, "-m", "ddpm.distributed", *torchrun])
+        os.execv(sys.executable, [sys.executable, "-m", "ddpm.runtime.distributed", *torchrun])
 
 
 def launch(arguments: list[str]) -> NoReturn:

@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from ddpm.progress import duration
+from ddpm.runtime.progress import duration
 
 
 def forecast(steps: int, seconds_per_step: float, device: torch.device) -> str:
