@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ddpm.config import ModelConfig
-from ddpm.diffusion import Diffusion
+from ddpm.diffusion.process import Diffusion
 from ddpm.runtime.errors import InputError
 
 MODEL_INDEX = "model_index.json"

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ddpm.dataset import PackedImages
-from ddpm.schedules import SCHEDULES, log_snr
+from ddpm.diffusion.schedules import SCHEDULES, log_snr
 
 CLEAN, NOISE = 0.99, 0.01  # ᾱ beyond which an image is nearly clean, or nearly pure noise
 MARKS = 5  # steps whose ᾱ is told, evenly spaced from the first to the last

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from ddpm.diffusion import Diffusion
+from ddpm.diffusion.process import Diffusion
 from ddpm.unet import UNet
 
 

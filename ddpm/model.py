@@ -13,15 +13,15 @@ from torch import Tensor
 
 from ddpm.class_names import find_class
 from ddpm.config import DiffusionConfig, ModelConfig, sentences
-from ddpm.diffusion import Diffusion
+from ddpm.diffusion.noise import ImageNoise
+from ddpm.diffusion.process import Diffusion
+from ddpm.diffusion.samplers import SAMPLERS, SPACINGS
 from ddpm.guidance import predict
 from ddpm.model_file import CONFIG_FILE, WEIGHTS_FILE, read_model
-from ddpm.noise import ImageNoise
 from ddpm.parameter_types import ImageSize, Precision, Schedule
 from ddpm.pixels import to_uint8
 from ddpm.runtime.devices import autocast_dtype, choose_device, memory_format
 from ddpm.runtime.errors import InputError, is_out_of_memory
-from ddpm.samplers import SAMPLERS, SPACINGS
 from ddpm.unet import UNet
 
 # Where `batch_size: auto` begins: on a GPU with more than most can hold, and halved until it fits; on a CPU, where more

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ddpm.batches import ImageSet
-from ddpm.diffusion import Diffusion
-from ddpm.schedules import log_snr
+from ddpm.diffusion.process import Diffusion
+from ddpm.diffusion.schedules import log_snr
 
 BINS = 20  # ranges of t, equally wide
 IMAGES = 500  # at most; each goes through the network once in every bin

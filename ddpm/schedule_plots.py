@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddpm.dataset import PackedImages
-from ddpm.diffusion import Diffusion
+from ddpm.diffusion.process import Diffusion
+from ddpm.diffusion.schedules import SCHEDULES, log_snr
 from ddpm.figures import default_style, label_grid, save, save_photographs
 from ddpm.pictures import enlarge, grid
 from ddpm.pixels import from_uint8, to_uint8
-from ddpm.schedules import SCHEDULES, log_snr
 
 DPI = 120
 FRAMES = 9  # of an image on its way to noise

@@ -10,12 +10,12 @@ from torch.nn.parallel import DistributedDataParallel
 from ddpm.augment import draw, transform
 from ddpm.batches import BatchOrder, ImageSet, generator
 from ddpm.config import TrainConfig
-from ddpm.diffusion import Diffusion
+from ddpm.diffusion.process import Diffusion
+from ddpm.diffusion.vlb import WEIGHT, bound
 from ddpm.ema import Ema
 from ddpm.runtime.devices import autocast_dtype, compiles
 from ddpm.runtime.distributed import Group
 from ddpm.unet import UNet
-from ddpm.vlb import WEIGHT, bound
 
 STATE_BYTES = 5 * 4  # per parameter, float32: weight, gradient, AdamW's two moments, averaged weight
 

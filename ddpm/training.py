@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddpm.batches import ImageSet
 from ddpm.config import TrainConfig
-from ddpm.diffusion import Diffusion
+from ddpm.diffusion.process import Diffusion
 from ddpm.divergence import Watch, is_finite
 from ddpm.runtime import signals
 from ddpm.runtime.checkpoint import Checkpoint

@@ -12,7 +12,7 @@ from ddpm.augment import LABELS
 from ddpm.batches import place_images
 from ddpm.config import Config
 from ddpm.dataset import PackedImages, load_packed, split_holdout
-from ddpm.diffusion import Diffusion
+from ddpm.diffusion.process import Diffusion
 from ddpm.model import DiffusionModel
 from ddpm.model_file import save_model
 from ddpm.noise_levels import loss_by_noise_level

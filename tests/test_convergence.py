@@ -11,8 +11,8 @@ import pytest
 import torch
 from scipy import optimize, stats
 
-from ddpm.diffusion import Diffusion
-from ddpm.samplers import SAMPLERS, SPACINGS, ddim, ddpm, dpmpp_2m
+from ddpm.diffusion.process import Diffusion
+from ddpm.diffusion.samplers import SAMPLERS, SPACINGS, ddim, ddpm, dpmpp_2m
 
 COUNTS = [20, 40, 80, 160, 320]
 MEAN, STD = 0.4, 0.3

@@ -14,9 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from ddpm.augment import LABELS
 from ddpm.batches import ImageSet, place_images
 from ddpm.config import TrainConfig
-from ddpm.diffusion import Diffusion
+from ddpm.diffusion.noise import ImageNoise
+from ddpm.diffusion.process import Diffusion
 from ddpm.model import DiffusionModel
-from ddpm.noise import ImageNoise
 from ddpm.runtime.devices import compiles, make_deterministic
 from ddpm.runtime.distributed import process_group
 from ddpm.runtime.errors import InputError

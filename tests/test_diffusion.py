@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ddpm.diffusion import Diffusion, posterior
+from ddpm.diffusion.process import Diffusion, posterior
 
 SCHEDULES = ["linear", "cosine", "sigmoid"]
 TARGETS = ["eps", "v", "x0"]

@@ -11,11 +11,11 @@ import torch
 
 from ddpm.config import Config, parse_config
 from ddpm.dataset import PackedImages, split_holdout
-from ddpm.diffusion import Diffusion
+from ddpm.diffusion.process import Diffusion
+from ddpm.diffusion.schedules import SCHEDULES, log_snr
 from ddpm.explore import data_facts, loss_weights, marks, pixel_moments, schedule_facts
 from ddpm.report import plain
 from ddpm.runtime.paths import PROCESSED
-from ddpm.schedules import SCHEDULES, log_snr
 from stages import explore as stage
 
 HOSTILE = ["rose|tulip", "<script>alert(1)</script>", "![x](../../secret.png)", "*a* [b](javascript:c) `d` $e$\nf"]

@@ -10,8 +10,8 @@ from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler
 from exported import CLASSES, NETWORKS, UNCONDITIONAL, export, write_model
 
 from ddpm import load_model
-from ddpm.noise import ImageNoise
-from ddpm.samplers import SAMPLERS, trailing
+from ddpm.diffusion.noise import ImageNoise
+from ddpm.diffusion.samplers import SAMPLERS, trailing
 from ddpm.unet import UNet, count_parameters
 
 

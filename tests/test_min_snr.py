@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from trainings import disks, make
 
-from ddpm.diffusion import Diffusion
+from ddpm.diffusion.process import Diffusion
 
 SCHEDULES = ["linear", "cosine", "sigmoid"]
 TARGETS = ["eps", "v", "x0"]

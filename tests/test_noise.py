@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from ddpm.noise import WORD, ImageNoise, philox
+from ddpm.diffusion.noise import WORD, ImageNoise, philox
 
 CPU = torch.device("cpu")
 SHAPE = (3, 8, 8)

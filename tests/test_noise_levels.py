@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from ddpm.batches import ImageSet, StreamedSet
-from ddpm.diffusion import Diffusion
+from ddpm.diffusion.process import Diffusion
+from ddpm.diffusion.schedules import log_snr
 from ddpm.noise_levels import BINS, IMAGES, loss_by_noise_level
-from ddpm.schedules import log_snr
 
 CPU = torch.device("cpu")
 

@@ -6,8 +6,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from ddpm import config
-from ddpm.diffusion import Diffusion
-from ddpm.samplers import MIN_HALF_LOG_SNR, SAMPLERS, SPACINGS, ddim, ddpm, logsnr, trailing, uniform
+from ddpm.diffusion.process import Diffusion
+from ddpm.diffusion.samplers import MIN_HALF_LOG_SNR, SAMPLERS, SPACINGS, ddim, ddpm, logsnr, trailing, uniform
 
 SHAPE = (2, 3, 4, 4)
 SCHEDULES = ["linear", "cosine"]

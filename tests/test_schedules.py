@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from ddpm.schedules import MAX_BETA, SCHEDULES
+from ddpm.diffusion.schedules import MAX_BETA, SCHEDULES
 
 
 def betas(alphas_cumprod: torch.Tensor) -> torch.Tensor:

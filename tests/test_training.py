@@ -4,12 +4,12 @@ import torch
 from trainings import BreakOffError, KeptEvery, Recorder, die_at, disks, make, run, settings
 
 from ddpm.batches import ImageSet
-from ddpm.diffusion import Diffusion
+from ddpm.diffusion.process import Diffusion
+from ddpm.diffusion.vlb import bound
 from ddpm.ema import Ema
 from ddpm.model import DiffusionModel
 from ddpm.training import Training
 from ddpm.unet import UNet
-from ddpm.vlb import bound
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ import torch
 from ddpm.augment import LABELS
 from ddpm.batches import ImageSet
 from ddpm.config import TrainConfig
-from ddpm.diffusion import Diffusion
+from ddpm.diffusion.process import Diffusion
 from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.devices import memory_format
 from ddpm.runtime.distributed import ALONE

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.diffusion import Diffusion
+from ddpm.diffusion.process import Diffusion
 
 Denoise = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]
 Noise = Callable[[], Tensor]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm.schedules import SCHEDULES
+from ddpm.diffusion.schedules import SCHEDULES
 
 Level = TypeVar("Level", float, Tensor)
 

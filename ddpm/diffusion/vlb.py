@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ddpm.diffusion import Diffusion, posterior
+from ddpm.diffusion.process import Diffusion, posterior
 
 # λ of L_hybrid = L_simple + λ L_vlb (Nichol & Dhariwal 2021, eq. 16).
 WEIGHT = 0.001
