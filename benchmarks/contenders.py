@@ -18,7 +18,7 @@ from PIL import Image
 
 from benchmarks.flops import flops_per_image
 from ddpm.config import Config
-from ddpm.dataset import load_packed
+from ddpm.data.dataset import load_packed
 from ddpm.runtime.devices import autocast_dtype, choose_device
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.interpreter import lacking

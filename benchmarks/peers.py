@@ -28,7 +28,7 @@ from benchmarks.peers_pages import draw, page
 from benchmarks.published import RECIPES, Recipe
 from benchmarks.trial import check_data, digest
 from ddpm.config import Config, load_config
-from ddpm.dataset import load_packed
+from ddpm.data.dataset import load_packed
 from ddpm.estimate import seconds_of
 from ddpm.evaluation import evaluate
 from ddpm.runtime.arrays import save_array

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.changes import Changes, changed_config
 from benchmarks.contenders import Workload, train_unconditional, trainer
-from ddpm.dataset import load_packed
+from ddpm.data.dataset import load_packed
 from ddpm.model import DiffusionModel
 from ddpm.runtime.devices import choose_device
 from ddpm.unet import count_parameters

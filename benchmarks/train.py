@@ -28,7 +28,7 @@ from benchmarks.flops import peak
 from benchmarks.shares import measure_shares
 from benchmarks.turns import orders, players
 from ddpm.config import Config, load_config
-from ddpm.dataset import PackedImages, load_packed
+from ddpm.data.dataset import PackedImages, load_packed
 from ddpm.diffusers_format import save_diffusers
 from ddpm.figures import default_style, save
 from ddpm.runtime.devices import choose_device

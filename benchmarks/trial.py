@@ -14,7 +14,7 @@ import yaml
 
 from benchmarks import write
 from ddpm.config import Config, load_config, parse_config
-from ddpm.dataset import PackedImages, load_packed
+from ddpm.data.dataset import PackedImages, load_packed
 from ddpm.estimate import seconds_of, step_seconds
 from ddpm.features import weights_file, weights_record
 from ddpm.runtime.devices import choose_device

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.pixels import from_uint8
+from ddpm.data.pixels import from_uint8
 from ddpm.runtime.devices import free_memory
 
 SHARE = 0.25  # of the free memory that images may take; gradients, averages and activations want the rest

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from ddpm.dataset import PackedImages
+from ddpm.data.dataset import PackedImages
+from ddpm.data.pictures import grid
 from ddpm.figures import default_style, label_grid, save, save_photographs
-from ddpm.pictures import grid
 
 ROWS, COLUMNS = 20, 8  # of the picture of examples
 THUMBNAIL = 64  # side of an example, pixels

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ddpm.config import Config, SampleConfig
-from ddpm.dataset import PackedImages
+from ddpm.data.dataset import PackedImages
 from ddpm.evaluation import HALVES, SPLITS
 from ddpm.features import CPU_BATCH
 from ddpm.manifold import precision_recall

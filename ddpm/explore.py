@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddpm.dataset import PackedImages
+from ddpm.data.dataset import PackedImages
 from ddpm.diffusion.schedules import SCHEDULES, log_snr
 
 CLEAN, NOISE = 0.99, 0.01  # ᾱ beyond which an image is nearly clean, or nearly pure noise

@@ -11,15 +11,15 @@ import torch
 from pydantic import BaseModel, ValidationError, model_validator
 from torch import Tensor
 
-from ddpm.class_names import find_class
 from ddpm.config import DiffusionConfig, ModelConfig, sentences
+from ddpm.data.class_names import find_class
+from ddpm.data.pixels import to_uint8
 from ddpm.diffusion.noise import ImageNoise
 from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.samplers import SAMPLERS, SPACINGS
 from ddpm.guidance import predict
 from ddpm.model_file import CONFIG_FILE, WEIGHTS_FILE, read_model
 from ddpm.parameter_types import ImageSize, Precision, Schedule
-from ddpm.pixels import to_uint8
 from ddpm.runtime.devices import autocast_dtype, choose_device, memory_format
 from ddpm.runtime.errors import InputError, is_out_of_memory
 from ddpm.unet import UNet

@@ -7,12 +7,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddpm.dataset import PackedImages
+from ddpm.data.dataset import PackedImages
+from ddpm.data.pictures import enlarge, grid
+from ddpm.data.pixels import from_uint8, to_uint8
 from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.schedules import SCHEDULES, log_snr
 from ddpm.figures import default_style, label_grid, save, save_photographs
-from ddpm.pictures import enlarge, grid
-from ddpm.pixels import from_uint8, to_uint8
 
 DPI = 120
 FRAMES = 9  # of an image on its way to noise

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ddpm.config import Config
-from ddpm.dataset import load_packed, split_holdout
+from ddpm.data.dataset import load_packed, split_holdout
 from ddpm.evaluation import evaluate
 from ddpm.features import extract, load_extractor, weights_file, weights_record
 from ddpm.memorisation import Memorisation, memorisation

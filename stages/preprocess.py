@@ -1,7 +1,7 @@
 """Stage `preprocess`: from data/raw to the packed images of data/processed."""
 
-from ddpm import preprocess, sources
 from ddpm.config import Config
+from ddpm.data import preprocess, sources
 from ddpm.runtime.paths import PROCESSED, RAW
 from stages import run
 

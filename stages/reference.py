@@ -3,7 +3,7 @@
 import json
 
 from ddpm.config import Config
-from ddpm.dataset import load_packed
+from ddpm.data.dataset import load_packed
 from ddpm.features import extract, load_extractor, weights_file
 from ddpm.runtime.arrays import save_array
 from ddpm.runtime.checksums import checksum

@@ -11,12 +11,12 @@ import torch
 from ddpm.augment import LABELS
 from ddpm.batches import place_images
 from ddpm.config import Config
-from ddpm.dataset import PackedImages, load_packed, split_holdout
+from ddpm.data.dataset import PackedImages, load_packed, split_holdout
+from ddpm.data.pictures import enlarge, grid
 from ddpm.diffusion.process import Diffusion
 from ddpm.model import DiffusionModel
 from ddpm.model_file import save_model
 from ddpm.noise_levels import loss_by_noise_level
-from ddpm.pictures import enlarge, grid
 from ddpm.quick_scores import QuickScores
 from ddpm.runtime.checkpoint import Checkpoint, checkpoint_for
 from ddpm.runtime.checksums import checksum

@@ -8,7 +8,7 @@ from tracked import client
 
 from ddpm import tracking
 from ddpm.config import Config
-from ddpm.pictures import grid, save_png
+from ddpm.data.pictures import grid, save_png
 from ddpm.tracking.identity import TRAINING, run_filter
 
 TAGS = {"extractor": "inception", "weights.sha256": "b" * 64, "data.sha256": "d" * 64}

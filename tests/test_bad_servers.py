@@ -11,8 +11,8 @@ import pytest
 from cases.server import answer, cut, serve, whole
 from tiny_repository import wait_for
 
-from ddpm import downloads
-from ddpm.downloads import Remote, ensure
+from ddpm.data import downloads
+from ddpm.data.downloads import Remote, ensure
 from ddpm.runtime.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,7 +134,7 @@ def test_the_second_goes_on_where_the_first_failed(store):
 
 def test_a_killed_download_is_gone_on_with(store):
     code = (
-        "import sys\nfrom ddpm.downloads import Remote, ensure\n"
+        "import sys\nfrom ddpm.data.downloads import Remote, ensure\n"
         f"ensure([Remote('file', (sys.argv[1] + 'file',), 'sha256', {remote().digest!r})])"
     )
     asked, first = [], [True]

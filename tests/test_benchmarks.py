@@ -18,7 +18,7 @@ from benchmarks.flops import flops_per_image
 from benchmarks.turns import Player, orders, players
 from ddpm import estimate
 from ddpm.config import parse_config
-from ddpm.dataset import load_packed
+from ddpm.data.dataset import load_packed
 from ddpm.estimate import random_images
 from ddpm.model_file import save_model
 from ddpm.runtime.errors import InputError, RunError

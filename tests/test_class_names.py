@@ -1,8 +1,8 @@
 import pytest
 
-from ddpm.class_names import find_class
+from ddpm.data.class_names import find_class
+from ddpm.data.sources.flowers102 import CLASS_NAMES
 from ddpm.runtime.errors import InputError
-from ddpm.sources.flowers102 import CLASS_NAMES
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from PIL import Image
 from test_model import write_model
 
 from ddpm import load_model
-from ddpm.pictures import enlarge, grid
+from ddpm.data.pictures import enlarge, grid
 
 ROOT = Path(__file__).resolve().parent.parent
 

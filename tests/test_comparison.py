@@ -14,7 +14,7 @@ from ddpm.comparison.cells import cells, marks, newest, protocols, settings, tab
 from ddpm.comparison.findings import findings, sweep
 from ddpm.comparison.markdown import fid_table
 from ddpm.comparison.names import label
-from ddpm.pictures import grid, save_png
+from ddpm.data.pictures import grid, save_png
 from ddpm.report import plain
 
 PROTOCOL = {

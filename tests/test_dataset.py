@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ddpm.dataset import PackedImages, load_packed, split_holdout
+from ddpm.data.dataset import PackedImages, load_packed, split_holdout
 from ddpm.runtime.errors import InputError
 
 

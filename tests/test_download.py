@@ -17,13 +17,14 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision.datasets import Flowers102 as Official
 
-from ddpm import downloads, weights
+from ddpm import weights
 from ddpm.config import parse_config
+from ddpm.data import downloads
+from ddpm.data.preprocess import pack
+from ddpm.data.sources.flowers102 import CLASS_NAMES, Flowers102
 from ddpm.features import weights_file
-from ddpm.preprocess import pack
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.errors import InputError
-from ddpm.sources.flowers102 import CLASS_NAMES, Flowers102
 from stages import download as stage
 
 # Number of each image: its class (1-based, as in the official file) and split.

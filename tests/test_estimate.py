@@ -12,6 +12,7 @@ import yaml
 
 from ddpm import checks, estimate
 from ddpm.config import parse_config
+from ddpm.data.sources.flowers102 import ARCHIVE
 from ddpm.estimate import (
     Cost,
     largest_batch,
@@ -24,7 +25,6 @@ from ddpm.model import DiffusionModel
 from ddpm.runtime.distributed import ALONE
 from ddpm.runtime.forecast import forecast
 from ddpm.runtime.progress import duration
-from ddpm.sources.flowers102 import ARCHIVE
 from ddpm.train_step import STATE_BYTES
 from ddpm.training import Training
 from ddpm.unet import count_parameters

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ddpm.config import Config, parse_config
-from ddpm.dataset import PackedImages, split_holdout
+from ddpm.data.dataset import PackedImages, split_holdout
 from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.schedules import SCHEDULES, log_snr
 from ddpm.explore import data_facts, loss_weights, marks, pixel_moments, schedule_facts

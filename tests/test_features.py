@@ -15,7 +15,7 @@ from pytorch_fid import fid_score
 
 from ddpm import features
 from ddpm.config import parse_config
-from ddpm.dataset import PackedImages
+from ddpm.data.dataset import PackedImages
 from ddpm.features import extract, load_extractor, weights_file
 from ddpm.runtime.errors import InputError
 from ddpm.scores import fid

@@ -22,11 +22,11 @@ from PIL import Image
 from scipy.io import savemat
 
 from ddpm.config import Config, flatten, load_config, parse_config
-from ddpm.preprocess import BadImageError, prepare
+from ddpm.data.preprocess import BadImageError, prepare
+from ddpm.data.sources import Item
+from ddpm.data.sources.flowers102 import Flowers102
+from ddpm.data.sources.folder import Folder
 from ddpm.runtime.errors import InputError
-from ddpm.sources import Item
-from ddpm.sources.flowers102 import Flowers102
-from ddpm.sources.folder import Folder
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 fuzzed = settings(

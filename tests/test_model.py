@@ -8,9 +8,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ddpm
+from ddpm.data.pixels import from_uint8, to_uint8
 from ddpm.diffusion.noise import ImageNoise
 from ddpm.model_file import save_model
-from ddpm.pixels import from_uint8, to_uint8
 from ddpm.runtime.errors import InputError
 from ddpm.unet import UNet
 

@@ -16,7 +16,7 @@ from benchmarks.peers_pages import LABELS, minutes_to, page
 from benchmarks.published import RECIPES
 from benchmarks.trial import digest
 from ddpm.config import load_config
-from ddpm.dataset import load_packed, split_holdout
+from ddpm.data.dataset import load_packed, split_holdout
 from ddpm.runtime.errors import InputError, RunError
 from ddpm.runtime.paths import PROCESSED
 

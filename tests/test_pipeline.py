@@ -120,7 +120,7 @@ def test_the_model_on_disk_is_the_average_that_training_reports(reproduced):
     """The last held-out loss of the curve is that of the saved weights, and of no others."""
     from ddpm import load_model
     from ddpm.config import load_config
-    from ddpm.dataset import load_packed
+    from ddpm.data.dataset import load_packed
     from stages.train import prepare
 
     config = load_config(reproduced / "params.yaml")

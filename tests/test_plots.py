@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ddpm import data_plots, plots, schedule_plots
-from ddpm.dataset import PackedImages
+from ddpm.data.dataset import PackedImages
 
 
 def packed(sizes):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.preprocess import pack, prepare, to_rgb, to_square
+from ddpm.data.preprocess import pack, prepare, to_rgb, to_square
+from ddpm.data.sources import Item
+from ddpm.data.sources.folder import Folder
+from ddpm.data.sources.synthetic import Synthetic
 from ddpm.runtime.errors import InputError, RunError
-from ddpm.sources import Item
-from ddpm.sources.folder import Folder
-from ddpm.sources.synthetic import Synthetic
 
 RNG = np.random.default_rng(0)
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -247,8 +247,8 @@ def test_errors_in_the_source_itself_reach_the_caller(photos):
 def test_signals_end_the_workers_without_a_traceback(number, tmp_path):
     code = """
 import os, signal, sys, time
-from ddpm.preprocess import pack
-from ddpm.sources.synthetic import Synthetic
+from ddpm.data.preprocess import pack
+from ddpm.data.sources.synthetic import Synthetic
 
 class Slow(Synthetic):
     def open(self, item):

@@ -15,7 +15,7 @@ from benchmarks import recipe, trial
 from benchmarks.changes import changed
 from benchmarks.recipe_pages import draw, pages, score
 from ddpm.config import load_config, parse_config
-from ddpm.dataset import load_packed
+from ddpm.data.dataset import load_packed
 from ddpm.runtime.errors import InputError
 from ddpm.training import Training
 from stages import fid

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm import sources
 from ddpm.config import parse_config
+from ddpm.data import sources
+from ddpm.data.sources.folder import EXTENSIONS, Folder
+from ddpm.data.sources.painting import FORMS, PALETTES, kind, paint
+from ddpm.data.sources.synthetic import Synthetic
 from ddpm.runtime.errors import InputError
-from ddpm.sources.folder import EXTENSIONS, Folder
-from ddpm.sources.painting import FORMS, PALETTES, kind, paint
-from ddpm.sources.synthetic import Synthetic
 
 
 def picture(path, colour=(200, 30, 60), size=(12, 10)):
@@ -47,8 +47,8 @@ def folder(tmp_path, photos):
 
 def test_importing_the_sources_imports_neither_torch_nor_matplotlib():
     code = (
-        "import sys, ddpm.pictures, ddpm.preprocess, ddpm.sources.flowers102, ddpm.sources.folder; "
-        "import ddpm.sources.synthetic; "
+        "import sys, ddpm.data.pictures, ddpm.data.preprocess, ddpm.data.sources.flowers102, ddpm.data.sources.folder; "
+        "import ddpm.data.sources.synthetic; "
         "print([name for name in ('torch', 'torchvision', 'matplotlib') if name in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

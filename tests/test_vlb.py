@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import integrate, stats
 
+from ddpm.data.pixels import from_uint8
 from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.vlb import bound, discretized_log_likelihood, gaussian_kl
-from ddpm.pixels import from_uint8
 
 TARGETS = ["eps", "v", "x0"]
 SCHEDULES = ["linear", "cosine", "sigmoid"]

@@ -99,8 +99,8 @@ def sample(arguments: argparse.Namespace) -> None:
     if arguments.each_class and arguments.n is not None:
         raise InputError("--n: leave it out with --each-class, which paints one flower of each class")
 
+    from ddpm.data.pictures import enlarge, grid, save_gif, save_png
     from ddpm.model import load_model
-    from ddpm.pictures import enlarge, grid, save_gif, save_png
     from ddpm.runtime.arrays import save_array
 
     model = load_model(arguments.model or _default_model(), arguments.device)

@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image, ImageDraw, ImageFont
 
+from ddpm.data.pictures import save_png
 from ddpm.figures import default_style, save
-from ddpm.pictures import save_png
 
 SIZE, DPI = (6.4, 4.0), 135
 MARKERS = "osD^vP*X"

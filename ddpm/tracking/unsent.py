@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image
 
-from ddpm.pictures import save_png
+from ddpm.data.pictures import save_png
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.paths import main_root
 from ddpm.tracking.store import Claim, Entry, Work

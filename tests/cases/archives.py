@@ -56,7 +56,7 @@ def damaged(name: str, change: Callable[[bytes], bytes]) -> Callable[[Place], No
 
 def unpacks_to_a_gigabyte(place: Place) -> None:
     archive()(place)
-    place.patch.setattr("ddpm.sources.flowers102.MAX_BYTES", 5_000_000)  # or the test would take seconds
+    place.patch.setattr("ddpm.data.sources.flowers102.MAX_BYTES", 5_000_000)  # or the test would take seconds
     info = tarfile.TarInfo("zeros")
     info.size = 1 << 40
     with gzip.open(place.root / "data/raw/102flowers.tgz", "wb", compresslevel=1) as file:
@@ -66,11 +66,11 @@ def unpacks_to_a_gigabyte(place: Place) -> None:
 
 def many_files(place: Place) -> None:
     archive(*(member(f"{number}") for number in range(100)))(place)
-    place.patch.setattr("ddpm.sources.flowers102.MAX_FILES", 50)
+    place.patch.setattr("ddpm.data.sources.flowers102.MAX_FILES", 50)
 
 
 def packs_all(place: Place) -> bool:
-    from ddpm.dataset import load_packed
+    from ddpm.data.dataset import load_packed
 
     found = load_packed(Path("data/processed")).items["id"].tolist()
     return found == [f"image_{number:05d}" for number in NUMBERS] and not Path("../escaped").exists()

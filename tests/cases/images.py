@@ -75,7 +75,7 @@ def forbidden(place: Place) -> None:
     def refuse(file, *_):
         raise PermissionError(13, "Permission denied", str(file))
 
-    place.patch.setattr("ddpm.sources.folder.checksum", refuse)
+    place.patch.setattr("ddpm.data.sources.folder.checksum", refuse)
 
 
 def named(*names: str) -> Callable[[Place], None]:

@@ -30,7 +30,7 @@ def weights_at(*addresses: str, content: bytes = CONTENT) -> Callable[[Place], N
 def impatient(prepare: Callable[[Place], None]) -> Callable[[Place], None]:
     def prepare_impatient(place: Place) -> None:
         prepare(place)
-        place.patch.setattr("ddpm.downloads.TIMEOUT", 0.5)
+        place.patch.setattr("ddpm.data.downloads.TIMEOUT", 0.5)
 
     return prepare_impatient
 
@@ -66,8 +66,8 @@ def to_a_file(handler) -> None:
 
 def without_end(place: Place) -> None:
     server(endless)(place)
-    place.patch.setattr("ddpm.downloads.LIMIT", 100_000)
-    place.patch.setattr("ddpm.downloads.BLOCK", 1000)
+    place.patch.setattr("ddpm.data.downloads.LIMIT", 100_000)
+    place.patch.setattr("ddpm.data.downloads.BLOCK", 1000)
 
 
 def disk_full(place: Place) -> None:
@@ -75,7 +75,7 @@ def disk_full(place: Place) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     server(whole(CONTENT))(place)
-    place.patch.setattr("ddpm.downloads._receive_once", full)
+    place.patch.setattr("ddpm.data.downloads._receive_once", full)
 
 
 def mirrored(place: Place) -> None:

@@ -27,7 +27,7 @@ def animated(file: Path) -> None:
 
 def last(place: Place) -> tuple[list[str], np.ndarray, dict]:
     """Ids, pixels of the last image, and summary of what was packed."""
-    from ddpm.dataset import load_packed
+    from ddpm.data.dataset import load_packed
 
     packed = load_packed(Path("data/processed"))
     return packed.items["id"].tolist(), packed.images[-1], packed.summary

@@ -19,7 +19,7 @@ def packed(change: Callable[[], object] = lambda: None, count: int = 6, size: in
     def prepare(place: Place) -> None:
         import pandas as pd
 
-        from ddpm.dataset import PackedImages
+        from ddpm.data.dataset import PackedImages
 
         place.set("data.image_size", 16)
         place.set("device", "cpu")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 from PIL import Image
 
 from ddpm.config import DataConfig
-from ddpm.downloads import Remote
+from ddpm.data.downloads import Remote
 from ddpm.runtime.paths import from_main_root
 
 
@@ -65,9 +65,9 @@ class Source(Protocol):
 def make(config: DataConfig, raw: Path) -> Source:
     """Build the source that `data.source` names, with its files in the folder `raw`."""
     # Imported here because the three modules import Item from this one.
-    from ddpm.sources.flowers102 import Flowers102
-    from ddpm.sources.folder import Folder
-    from ddpm.sources.synthetic import Synthetic
+    from ddpm.data.sources.flowers102 import Flowers102
+    from ddpm.data.sources.folder import Folder
+    from ddpm.data.sources.synthetic import Synthetic
 
     match config.source:
         case "flowers102":

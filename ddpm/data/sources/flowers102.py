@@ -13,10 +13,10 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from ddpm import downloads
-from ddpm.downloads import Remote
+from ddpm.data import downloads
+from ddpm.data.downloads import Remote
+from ddpm.data.sources import Item
 from ddpm.runtime.errors import InputError
-from ddpm.sources import Item
 
 ARCHIVE, LABELS, SPLITS = "102flowers.tgz", "imagelabels.mat", "setid.mat"
 MAX_BYTES, MAX_FILES = 1 << 30, 100_000  # unpacked; the official archive has a third of that, and 8,189 files

@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from ddpm.downloads import Remote
+from ddpm.data.downloads import Remote
+from ddpm.data.sources import Item
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.progress import progress_bar
-from ddpm.sources import Item
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # Not all that Pillow knows: it hands some formats to other programs, such as Ghostscript.

@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ddpm.dataset import PackedImages
+from ddpm.data.dataset import PackedImages
+from ddpm.data.sources import Item, Source
 from ddpm.runtime.errors import InputError, RunError
 from ddpm.runtime.progress import progress_bar
-from ddpm.sources import Item, Source
 
 ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 swap width and height
 GAP = 3  # large images are first reduced by averaging whole blocks, to no less than this multiple of the result

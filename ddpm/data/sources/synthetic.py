@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from PIL import Image
 
-from ddpm.downloads import Remote
-from ddpm.sources import Item
-from ddpm.sources.painting import kind, paint
+from ddpm.data.downloads import Remote
+from ddpm.data.sources import Item
+from ddpm.data.sources.painting import kind, paint
 
 
 @dataclass(frozen=True)
