@@ -19,10 +19,10 @@ from PIL import Image
 from benchmarks.flops import flops_per_image
 from ddpm.config import Config
 from ddpm.data.dataset import load_packed
+from ddpm.network.unet import UNet, count_parameters
 from ddpm.runtime.devices import autocast_dtype, choose_device
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.interpreter import lacking
-from ddpm.unet import UNet, count_parameters
 
 # Of huggingface/diffusers, examples/unconditional_image_generation/train_unconditional.py, with the command that its
 # README gives for Flowers-102.

@@ -18,8 +18,8 @@ from benchmarks.changes import Changes, changed_config
 from benchmarks.contenders import Workload, train_unconditional, trainer
 from ddpm.data.dataset import load_packed
 from ddpm.model import DiffusionModel
+from ddpm.network.unet import count_parameters
 from ddpm.runtime.devices import choose_device
-from ddpm.unet import count_parameters
 from stages.train import describe_model, prepare, split
 
 Weights = dict[str, Tensor]

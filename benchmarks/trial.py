@@ -17,12 +17,12 @@ from ddpm.config import Config, load_config, parse_config
 from ddpm.data.dataset import PackedImages, load_packed
 from ddpm.estimate import seconds_of, step_seconds
 from ddpm.features import weights_file, weights_record
+from ddpm.network.unet import count_parameters
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import InputError, RunError
 from ddpm.runtime.forecast import peak_memory
 from ddpm.runtime.paths import PROCESSED, REFERENCE, REPORTS, WEIGHTS
 from ddpm.runtime.stage_files import load_json
-from ddpm.unet import count_parameters
 from stages import fid, sample, train
 
 WORK = Path(".recipe")

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from ddpm.unet import UNet
+from ddpm.network.unet import UNet
 
 
 class Ema:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion.process import Diffusion
-from ddpm.unet import UNet
+from ddpm.network.unet import UNet
 
 
 def predict(

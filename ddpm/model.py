@@ -19,10 +19,10 @@ from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.samplers import SAMPLERS, SPACINGS
 from ddpm.guidance import predict
 from ddpm.model_file import CONFIG_FILE, WEIGHTS_FILE, read_model
+from ddpm.network.unet import UNet
 from ddpm.parameter_types import ImageSize, Precision, Schedule
 from ddpm.runtime.devices import autocast_dtype, choose_device, memory_format
 from ddpm.runtime.errors import InputError, is_out_of_memory
-from ddpm.unet import UNet
 
 # Where `batch_size: auto` begins: on a GPU with more than most can hold, and halved until it fits; on a CPU, where more
 # at a time is not faster, with what needs little memory.

@@ -13,9 +13,9 @@ from ddpm.config import TrainConfig
 from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.vlb import WEIGHT, bound
 from ddpm.ema import Ema
+from ddpm.network.unet import UNet
 from ddpm.runtime.devices import autocast_dtype, compiles
 from ddpm.runtime.distributed import Group
-from ddpm.unet import UNet
 
 STATE_BYTES = 5 * 4  # per parameter, float32: weight, gradient, AdamW's two moments, averaged weight
 

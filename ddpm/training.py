@@ -13,6 +13,7 @@ from ddpm.batches import ImageSet
 from ddpm.config import TrainConfig
 from ddpm.diffusion.process import Diffusion
 from ddpm.divergence import Watch, is_finite
+from ddpm.network.unet import UNet
 from ddpm.runtime import signals
 from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.distributed import ALONE, Group
@@ -20,7 +21,6 @@ from ddpm.runtime.errors import RunError
 from ddpm.runtime.forecast import forecast
 from ddpm.runtime.progress import progress_bar
 from ddpm.train_step import TrainStep
-from ddpm.unet import UNet
 
 MAX_EVALUATIONS = 100  # points of the held-out curve; more would cost more than 1 % of a training
 FORECAST_STEPS = 5  # after the first, which takes longer

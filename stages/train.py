@@ -16,6 +16,7 @@ from ddpm.data.pictures import enlarge, grid
 from ddpm.diffusion.process import Diffusion
 from ddpm.model import DiffusionModel
 from ddpm.model_file import save_model
+from ddpm.network.unet import UNet, count_parameters
 from ddpm.noise_levels import loss_by_noise_level
 from ddpm.quick_scores import QuickScores
 from ddpm.runtime.checkpoint import Checkpoint, checkpoint_for
@@ -38,7 +39,6 @@ from ddpm.runtime.paths import MODELS, PROCESSED, REPORTS
 from ddpm.tracking import Tracker, training_run
 from ddpm.train_step import STATE_BYTES
 from ddpm.training import MEASURED_AT_ONCE, History, Look, Training
-from ddpm.unet import UNet, count_parameters
 from stages import run
 
 PREVIEW_IMAGES = 16

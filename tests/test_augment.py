@@ -12,8 +12,8 @@ from ddpm import load_model
 from ddpm.augment import LABELS, draw, transform
 from ddpm.model import DiffusionModel
 from ddpm.model_file import save_model
+from ddpm.network.unet import UNet
 from ddpm.train_step import TrainStep
-from ddpm.unet import UNet
 
 CPU = torch.device("cpu")
 FLIP, SIZE, COS, SIN, ALONG, ACROSS, SHIFT_X, SHIFT_Y = range(LABELS)

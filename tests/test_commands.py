@@ -136,7 +136,7 @@ def test_a_model_without_classes_says_so(sample, folder, tiny_model, options):
 def test_memory_that_does_not_suffice_is_told_with_exit_code_1(sample, monkeypatch):
     import torch
 
-    from ddpm.unet import UNet
+    from ddpm.network.unet import UNet
 
     def forward(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB. GPU 0 has ...")

@@ -17,11 +17,11 @@ from ddpm.config import TrainConfig
 from ddpm.diffusion.noise import ImageNoise
 from ddpm.diffusion.process import Diffusion
 from ddpm.model import DiffusionModel
+from ddpm.network.unet import UNet
 from ddpm.runtime.devices import compiles, make_deterministic
 from ddpm.runtime.distributed import process_group
 from ddpm.runtime.errors import InputError
 from ddpm.training import Training
-from ddpm.unet import UNet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 # PyTorch looks for it once in a process, when it first multiplies matrices, maybe in a test that is not deterministic.

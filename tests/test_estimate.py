@@ -22,12 +22,12 @@ from ddpm.estimate import (
     training_cost,
 )
 from ddpm.model import DiffusionModel
+from ddpm.network.unet import count_parameters
 from ddpm.runtime.distributed import ALONE
 from ddpm.runtime.forecast import forecast
 from ddpm.runtime.progress import duration
 from ddpm.train_step import STATE_BYTES
 from ddpm.training import Training
-from ddpm.unet import count_parameters
 from stages.train import describe_model, needs, prepare
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from exported import CLASSES, NETWORKS, UNCONDITIONAL, export, write_model
 from ddpm import load_model
 from ddpm.diffusion.noise import ImageNoise
 from ddpm.diffusion.samplers import SAMPLERS, trailing
-from ddpm.unet import UNet, count_parameters
+from ddpm.network.unet import UNet, count_parameters
 
 
 @pytest.fixture

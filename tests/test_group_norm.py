@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ddpm.group_norm import ChannelsLastGroupNorm, GroupNorm
+from ddpm.network.group_norm import ChannelsLastGroupNorm, GroupNorm
 
 
 def made(shape, groups, memory_format):

@@ -4,8 +4,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from trainings import disks, make
 
+from ddpm.network.unet import UNet
 from ddpm.training import MEASURED_AT_ONCE
-from ddpm.unet import UNet
 
 CPU = torch.device("cpu")
 

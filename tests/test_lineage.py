@@ -12,7 +12,7 @@ PIPELINE = """
 stages:
   train:
     cmd: python -m stages.train
-    deps: [ddpm/unet.py, data/processed]
+    deps: [ddpm/network/unet.py, data/processed]
     params: [schedule, train, data.holdout]
   fid:
     cmd: python -m stages.fid
@@ -29,7 +29,7 @@ PARAMS = {
 def repository(tmp_path: Path) -> Path:
     (tmp_path / "dvc.yaml").write_text(PIPELINE)
     (tmp_path / "ddpm").mkdir()
-    (tmp_path / "ddpm/unet.py").write_text("layers = 1\n")
+    (tmp_path / "ddpm/network/unet.py").write_text("layers = 1\n")
     (tmp_path / "data/processed/more").mkdir(parents=True)
     (tmp_path / "data/processed/images.npy").write_bytes(b"images")
     (tmp_path / "data/processed/more/ids.csv").write_bytes(b"ids")
@@ -67,7 +67,7 @@ def test_the_order_of_params_does_not(repository: Path) -> None:
     assert key(repository, train={"batch_size": 8, "lr": 1e-4}) == key(repository)
 
 
-@pytest.mark.parametrize("name", ["ddpm/unet.py", "data/processed/images.npy", "data/processed/more/ids.csv"])
+@pytest.mark.parametrize("name", ["ddpm/network/unet.py", "data/processed/images.npy", "data/processed/more/ids.csv"])
 def test_the_bytes_of_a_dependency_change_the_key(repository: Path, name: str) -> None:
     before = key(repository)
     (repository / name).write_bytes(b"other")
@@ -96,7 +96,7 @@ def test_times_bytecode_and_the_current_folder_do_not(
     repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = key(repository)
-    os.utime(repository / "ddpm/unet.py", (0, 0))
+    os.utime(repository / "ddpm/network/unet.py", (0, 0))
     cache = repository / "data/processed/__pycache__"
     cache.mkdir()
     (cache / "x.cpython-311.pyc").write_bytes(b"bytecode")
@@ -116,7 +116,7 @@ def test_a_stage_with_neither_params_nor_deps_has_a_key(repository: Path) -> Non
 @pytest.mark.parametrize(
     ("stage", "old", "new", "named"),
     [
-        ("train", "ddpm/unet.py", "ddpm/gone.py", "ddpm/gone.py"),
+        ("train", "ddpm/network/unet.py", "ddpm/gone.py", "ddpm/gone.py"),
         ("train", "data.holdout", "data.houldout", "data.houldout"),
         ("train", "schedule", "schedule.name", "schedule.name"),
         ("sample", "", "", "sample"),

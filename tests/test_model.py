@@ -11,8 +11,8 @@ import ddpm
 from ddpm.data.pixels import from_uint8, to_uint8
 from ddpm.diffusion.noise import ImageNoise
 from ddpm.model_file import save_model
+from ddpm.network.unet import UNet
 from ddpm.runtime.errors import InputError
-from ddpm.unet import UNet
 
 
 def write_model(folder, tiny_model, conditional=False, variance="fixed", none_class=True):

@@ -9,10 +9,10 @@ from ddpm import quick_scores
 from ddpm.config import FidConfig, parse_config
 from ddpm.estimate import random_images
 from ddpm.model import DiffusionModel
+from ddpm.network.unet import UNet
 from ddpm.quick_scores import QuickScores
 from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.errors import InputError
-from ddpm.unet import UNet
 from stages.train import describe_model, looks_of, prepare
 
 CPU = torch.device("cpu")

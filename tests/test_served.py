@@ -132,7 +132,7 @@ def test_the_artifact_is_a_model_folder_without_pickles(logged, repository):
     assert {path.suffix for path in files} <= {".py", ".j2", ".json", ".yaml", ".txt", ".safetensors", ""}
     requirements = (artifact / "requirements.txt").read_text()
     assert f"numpy=={np.__version__}" in requirements and "+" not in requirements
-    assert (artifact / "code/ddpm/unet.py").exists()
+    assert (artifact / "code/ddpm/network/unet.py").exists()
 
 
 def test_a_model_that_cannot_be_packed_is_logged_plainly(tracked, repository, tmp_path, monkeypatch, capsys):

@@ -219,7 +219,7 @@ def forget(root: Path, stage: str) -> dict[str, str]:
 # Sends itself SIGTERM in the middle of a step, of a batch.
 AMID = """
 import os, runpy, signal, sys
-from ddpm import unet
+from ddpm.network import unet
 forward, calls = unet.UNet.forward, iter(range(1, 100000))
 def interrupted(self, *batch):
     if next(calls) == int(sys.argv[2]):

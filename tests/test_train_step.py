@@ -10,11 +10,11 @@ import pytest
 import torch
 from trainings import Recorder, disks, make, run
 
+from ddpm.network.unet import UNet
 from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.devices import compiles
 from ddpm.runtime.errors import InputError
 from ddpm.train_step import TrainStep
-from ddpm.unet import UNet
 
 CPU = torch.device("cpu")
 

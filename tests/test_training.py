@@ -8,8 +8,8 @@ from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.vlb import bound
 from ddpm.ema import Ema
 from ddpm.model import DiffusionModel
+from ddpm.network.unet import UNet
 from ddpm.training import Training
-from ddpm.unet import UNet
 
 CPU = torch.device("cpu")
 

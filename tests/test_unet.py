@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ddpm.config import ModelConfig
-from ddpm.unet import ResidualBlock, UNet, count_parameters, timestep_embedding
+from ddpm.network.unet import ResidualBlock, UNet, count_parameters, timestep_embedding
 
 
 @pytest.mark.parametrize("size", [8, 16, 32, 64, 128])

@@ -10,11 +10,11 @@ from ddpm.augment import LABELS
 from ddpm.batches import ImageSet
 from ddpm.config import TrainConfig
 from ddpm.diffusion.process import Diffusion
+from ddpm.network.unet import UNet
 from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.devices import memory_format
 from ddpm.runtime.distributed import ALONE
 from ddpm.training import Training
-from ddpm.unet import UNet
 
 CPU = torch.device("cpu")
 

@@ -44,7 +44,7 @@ def training(fits: Callable[..., bool], **params: object) -> Callable[[Place], N
         place.set("train.batch_size", 16)
         for key, value in params.items():
             place.set(key.replace("__", "."), value)
-        too_much("ddpm.unet.UNet", "forward", fits)(place)
+        too_much("ddpm.network.unet.UNet", "forward", fits)(place)
 
     return prepare
 
@@ -57,7 +57,7 @@ def painting(batch_size: object) -> Callable[[Place], None]:
         place.set("device", "cpu")
         place.set("sample.batch_size", batch_size)
         place.patch.setattr(stages.sample, "stage_key", lambda *_: "a" * 64)
-        too_much("ddpm.unet.UNet", "forward", lambda *_: False)(place)
+        too_much("ddpm.network.unet.UNet", "forward", lambda *_: False)(place)
 
     return prepare
 
@@ -138,7 +138,7 @@ MEMORY = [
     ),
     Case(
         "`python -m ddpm sample --batch-size 4`",
-        lambda place: [model()(place), too_much("ddpm.unet.UNet", "forward", nothing_fits)(place)],
+        lambda place: [model()(place), too_much("ddpm.network.unet.UNet", "forward", nothing_fits)(place)],
         (
             "--batch-size: a batch of 4 images does not fit into the memory (CUDA out of memory); say --batch-size 2, "
             "or leave it out to find what fits"
