@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.changes import Changes, changed_config
 from benchmarks.contenders import Workload, train_unconditional, trainer
 from ddpm.data.dataset import load_packed
-from ddpm.model import DiffusionModel
+from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import count_parameters
 from ddpm.runtime.devices import choose_device
 from stages.train import describe_model, prepare, split

@@ -24,8 +24,8 @@ from ddpm.config import load_config
 from ddpm.features import extract, load_extractor, weights_file
 from ddpm.figures import default_style, save
 from ddpm.intervals import standard_error
-from ddpm.model import DiffusionModel, load_model
-from ddpm.model_file import WEIGHTS_FILE
+from ddpm.model.model_file import WEIGHTS_FILE
+from ddpm.model.trained import DiffusionModel, load_model
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.errors import InputError, guarded
 from ddpm.runtime.interpreter import lacking
@@ -127,7 +127,7 @@ def pipelines(model: DiffusionModel) -> dict[str, Callable[..., object] | None]:
         return dict.fromkeys(PAIRS)
     import diffusers
 
-    from ddpm.diffusers_format import save_diffusers
+    from ddpm.model.diffusers_format import save_diffusers
 
     with tempfile.TemporaryDirectory() as folder:
         save_diffusers(Path(folder), model.unet.state_dict(), model.config)

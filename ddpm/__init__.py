@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ddpm.model import load_model as load_model
+    from ddpm.model.trained import load_model as load_model
 
 __all__ = ["load_model"]
 
@@ -11,7 +11,7 @@ __all__ = ["load_model"]
 def __getattr__(name: str) -> object:
     """Import torch only when a model is asked for: half of the stages never need it, and it takes seconds."""
     if name == "load_model":
-        from ddpm.model import load_model
+        from ddpm.model.trained import load_model
 
         return load_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

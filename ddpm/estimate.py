@@ -17,7 +17,7 @@ from ddpm.data.dataset import PackedImages
 from ddpm.evaluation import HALVES, SPLITS
 from ddpm.features import CPU_BATCH
 from ddpm.manifold import precision_recall
-from ddpm.model import AUTO_BATCH, DiffusionModel
+from ddpm.model.trained import AUTO_BATCH, DiffusionModel
 from ddpm.runtime.forecast import peak_memory
 from ddpm.scores import MIN_IMAGES, FrechetDistance, fid, kid_blocks
 from ddpm.training import Training

@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from ddpm.model_file import CONFIG_FILE
+from ddpm.model.model_file import CONFIG_FILE
 from ddpm.report import render
 from ddpm.runtime.errors import InputError
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ddpm.config import FidConfig
 from ddpm.features import extract, load_extractor, weights_file
-from ddpm.model import DiffusionModel
+from ddpm.model.trained import DiffusionModel
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.paths import WEIGHTS
 from ddpm.scores import MIN_IMAGES, fid, kid_blocks

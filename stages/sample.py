@@ -9,8 +9,8 @@ import torch
 
 from ddpm.config import Config, SampleConfig
 from ddpm.data.pictures import enlarge, grid, save_png
-from ddpm.model import AUTO_BATCH, DiffusionModel, load_model
-from ddpm.model_file import WEIGHTS_FILE
+from ddpm.model.model_file import WEIGHTS_FILE
+from ddpm.model.trained import AUTO_BATCH, DiffusionModel, load_model
 from ddpm.runtime import signals
 from ddpm.runtime.arrays import save_array
 from ddpm.runtime.checkpoint import Checkpoint, checkpoint_for, discard

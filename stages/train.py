@@ -14,8 +14,8 @@ from ddpm.config import Config
 from ddpm.data.dataset import PackedImages, load_packed, split_holdout
 from ddpm.data.pictures import enlarge, grid
 from ddpm.diffusion.process import Diffusion
-from ddpm.model import DiffusionModel
-from ddpm.model_file import save_model
+from ddpm.model.model_file import save_model
+from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import UNet, count_parameters
 from ddpm.noise_levels import loss_by_noise_level
 from ddpm.quick_scores import QuickScores

@@ -7,7 +7,7 @@ import torch
 
 from ddpm import __main__
 from ddpm.config import ModelConfig
-from ddpm.model_file import save_model
+from ddpm.model.model_file import save_model
 from ddpm.network.unet import UNet
 
 CLASSES = ["daisy", "rose", "thistle"]

@@ -10,8 +10,8 @@ from trainings import KeptEvery, Recorder, disks, make, run
 
 from ddpm import load_model
 from ddpm.augment import LABELS, draw, transform
-from ddpm.model import DiffusionModel
-from ddpm.model_file import save_model
+from ddpm.model.model_file import save_model
+from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import UNet
 from ddpm.train_step import TrainStep
 

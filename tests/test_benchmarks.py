@@ -20,7 +20,7 @@ from ddpm import estimate
 from ddpm.config import parse_config
 from ddpm.data.dataset import load_packed
 from ddpm.estimate import random_images
-from ddpm.model_file import save_model
+from ddpm.model.model_file import save_model
 from ddpm.network.unet import UNet
 from ddpm.runtime.errors import InputError, RunError
 

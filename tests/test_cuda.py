@@ -16,7 +16,7 @@ from ddpm.batches import ImageSet, place_images
 from ddpm.config import TrainConfig
 from ddpm.diffusion.noise import ImageNoise
 from ddpm.diffusion.process import Diffusion
-from ddpm.model import DiffusionModel
+from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import UNet
 from ddpm.runtime.devices import compiles, make_deterministic
 from ddpm.runtime.distributed import process_group

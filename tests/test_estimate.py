@@ -21,7 +21,7 @@ from ddpm.estimate import (
     step_seconds,
     training_cost,
 )
-from ddpm.model import DiffusionModel
+from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import count_parameters
 from ddpm.runtime.distributed import ALONE
 from ddpm.runtime.forecast import forecast

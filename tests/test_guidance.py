@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from test_model import write_model
 
 import ddpm
-from ddpm.guidance import predict
-from ddpm.model import AUTO_BATCH
-from ddpm.model_file import save_model
+from ddpm.model.guidance import predict
+from ddpm.model.model_file import save_model
+from ddpm.model.trained import AUTO_BATCH
 from ddpm.runtime.errors import InputError
 
 

@@ -9,7 +9,7 @@ import torch
 from exported import NETWORKS, UNCONDITIONAL, export, write_model
 
 from ddpm import __main__, load_model
-from ddpm.model_file import save_half
+from ddpm.model.model_file import save_half
 from ddpm.runtime.errors import InputError
 
 

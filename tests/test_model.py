@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import ddpm
 from ddpm.data.pixels import from_uint8, to_uint8
 from ddpm.diffusion.noise import ImageNoise
-from ddpm.model_file import save_model
+from ddpm.model.model_file import save_model
 from ddpm.network.unet import UNet
 from ddpm.runtime.errors import InputError
 

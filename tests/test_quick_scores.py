@@ -8,7 +8,7 @@ import torch
 from ddpm import quick_scores
 from ddpm.config import FidConfig, parse_config
 from ddpm.estimate import random_images
-from ddpm.model import DiffusionModel
+from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import UNet
 from ddpm.quick_scores import QuickScores
 from ddpm.runtime.checkpoint import Checkpoint

@@ -27,7 +27,7 @@ from tiny_repository import wait_for
 from tracked import TRAIN, runs
 
 from ddpm import load_model, tracking
-from ddpm.model_file import CONFIG_FILE, WEIGHTS_FILE
+from ddpm.model.model_file import CONFIG_FILE, WEIGHTS_FILE
 from ddpm.tracking.served import REQUIREMENTS
 
 ROOT = Path(__file__).resolve().parent.parent

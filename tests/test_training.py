@@ -7,7 +7,7 @@ from ddpm.batches import ImageSet
 from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.vlb import bound
 from ddpm.ema import Ema
-from ddpm.model import DiffusionModel
+from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import UNet
 from ddpm.training import Training
 

@@ -149,7 +149,7 @@ def _sampling(config: Config, device: "torch.device") -> bool:
     import torch
 
     from ddpm.estimate import largest_batch, random_images, sampling_batch, sampling_seconds
-    from ddpm.model import DiffusionModel
+    from ddpm.model.trained import DiffusionModel
     from ddpm.runtime.progress import duration
     from stages.train import describe_model, prepare
 

@@ -30,10 +30,10 @@ def export(arguments: argparse.Namespace) -> None:
         InputError: there is no such model, it cannot be expressed in that format, or DIR holds something else.
     """
     # Imported here, because torch takes seconds and the other commands do without.
-    from ddpm.diffusers_format import CARD, FILES, save_diffusers
-    from ddpm.model import load_model
+    from ddpm.model.diffusers_format import CARD, FILES, save_diffusers
+    from ddpm.model.model_file import CONFIG_FILE, WEIGHTS_FILE, is_half, save_half
+    from ddpm.model.trained import load_model
     from ddpm.model_card import model_card, scores_of
-    from ddpm.model_file import CONFIG_FILE, WEIGHTS_FILE, is_half, save_half
     from ddpm.runtime.checksums import checksum
     from ddpm.runtime.errors import InputError
     from ddpm.runtime.paths import REPORTS

@@ -16,7 +16,7 @@ from ddpm.runtime.errors import MAKE_ROOM, InputError, is_disk_full, memory_for
 from ddpm.runtime.paths import MODELS, SHIPPED
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, which --help and a mistyped option should not
-    from ddpm.model import DiffusionModel
+    from ddpm.model.trained import DiffusionModel
 
 HELP = "paint images with a trained model: a grid, the raw pixels, or a GIF of their way from noise"
 EXAMPLE = """example:
@@ -100,7 +100,7 @@ def sample(arguments: argparse.Namespace) -> None:
         raise InputError("--n: leave it out with --each-class, which paints one flower of each class")
 
     from ddpm.data.pictures import enlarge, grid, save_gif, save_png
-    from ddpm.model import load_model
+    from ddpm.model.trained import load_model
     from ddpm.runtime.arrays import save_array
 
     model = load_model(arguments.model or _default_model(), arguments.device)

@@ -10,7 +10,7 @@ import pandas as pd
 from mlflow import MlflowException
 from PIL import Image
 
-from ddpm.model import DiffusionModel, load_model
+from ddpm.model.trained import DiffusionModel, load_model
 from ddpm.runtime.errors import InputError
 
 MAX_IMAGES = 256  # per row: one request shall not occupy the server for hours

@@ -1,6 +1,6 @@
 """A trained model as a folder: model.safetensors and config.json, which together are all that sampling needs.
 
-Apart from ddpm/model.py, so that training does not depend on how the model is used.
+Apart from ddpm/model/trained.py, so that training does not depend on how the model is used.
 """
 
 import json

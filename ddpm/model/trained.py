@@ -17,8 +17,8 @@ from ddpm.data.pixels import to_uint8
 from ddpm.diffusion.noise import ImageNoise
 from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.samplers import SAMPLERS, SPACINGS
-from ddpm.guidance import predict
-from ddpm.model_file import CONFIG_FILE, WEIGHTS_FILE, read_model
+from ddpm.model.guidance import predict
+from ddpm.model.model_file import CONFIG_FILE, WEIGHTS_FILE, read_model
 from ddpm.network.unet import UNet
 from ddpm.parameter_types import ImageSize, Precision, Schedule
 from ddpm.runtime.devices import autocast_dtype, choose_device, memory_format
