@@ -30,7 +30,7 @@ from benchmarks.trial import check_data, digest
 from ddpm.config import Config, load_config
 from ddpm.data.dataset import load_packed
 from ddpm.estimate import seconds_of
-from ddpm.evaluation import evaluate
+from ddpm.evaluation.protocol import evaluate
 from ddpm.runtime.arrays import save_array
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import choose_device

@@ -14,8 +14,8 @@ from matplotlib.ticker import LogLocator
 from benchmarks import whereabouts
 from benchmarks.changes import said
 from ddpm.config import flatten
+from ddpm.evaluation.intervals import from_blocks
 from ddpm.figures import default_style, save
-from ddpm.intervals import from_blocks
 from ddpm.report import EXTRACTOR_NOTES
 
 Row = dict[str, Any]

@@ -21,9 +21,10 @@ from matplotlib.figure import Figure
 
 from benchmarks import RESULTS, machine, spread, write
 from ddpm.config import load_config
-from ddpm.features import extract, load_extractor, weights_file
+from ddpm.evaluation.features import extract, load_extractor, weights_file
+from ddpm.evaluation.intervals import standard_error
+from ddpm.evaluation.scores import fid, kid_blocks
 from ddpm.figures import default_style, save
-from ddpm.intervals import standard_error
 from ddpm.model.model_file import WEIGHTS_FILE
 from ddpm.model.trained import DiffusionModel, load_model
 from ddpm.runtime.checksums import checksum
@@ -31,7 +32,6 @@ from ddpm.runtime.errors import InputError, guarded
 from ddpm.runtime.interpreter import lacking
 from ddpm.runtime.paths import MODELS
 from ddpm.runtime.progress import progress_bar
-from ddpm.scores import fid, kid_blocks
 from stages.fid import reference_features
 
 # Sampler, its options, and the numbers of steps with which it is scored.

@@ -16,7 +16,7 @@ from benchmarks import write
 from ddpm.config import Config, load_config, parse_config
 from ddpm.data.dataset import PackedImages, load_packed
 from ddpm.estimate import seconds_of, step_seconds
-from ddpm.features import weights_file, weights_record
+from ddpm.evaluation.features import weights_file, weights_record
 from ddpm.network.unet import count_parameters
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import InputError, RunError

@@ -18,7 +18,7 @@ from ddpm.config import Config
 from ddpm.data.sources import make
 from ddpm.data.sources.flowers102 import ARCHIVE
 from ddpm.data.sources.folder import EXTENSIONS
-from ddpm.features import weights_file
+from ddpm.evaluation.features import weights_file
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.paths import PROCESSED, RAW, WEIGHTS, from_main_root
 from ddpm.runtime.stage_files import load_json

@@ -14,12 +14,12 @@ from torch import nn
 
 from ddpm.config import Config, SampleConfig
 from ddpm.data.dataset import PackedImages
-from ddpm.evaluation import HALVES, SPLITS
-from ddpm.features import CPU_BATCH
-from ddpm.manifold import precision_recall
+from ddpm.evaluation.features import CPU_BATCH
+from ddpm.evaluation.manifold import precision_recall
+from ddpm.evaluation.protocol import HALVES, SPLITS
+from ddpm.evaluation.scores import MIN_IMAGES, FrechetDistance, fid, kid_blocks
 from ddpm.model.trained import AUTO_BATCH, DiffusionModel
 from ddpm.runtime.forecast import peak_memory
-from ddpm.scores import MIN_IMAGES, FrechetDistance, fid, kid_blocks
 from ddpm.training import Training
 
 WARM_UP = 2  # steps

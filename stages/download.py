@@ -1,8 +1,8 @@
 """Stage `download`: the images and the feature extractor's weights; the only stage that may use the network."""
 
-from ddpm import weights
 from ddpm.config import Config
 from ddpm.data import downloads, sources
+from ddpm.evaluation import weights
 from ddpm.runtime.paths import RAW, WEIGHTS
 from stages import run
 

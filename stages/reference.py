@@ -4,7 +4,7 @@ import json
 
 from ddpm.config import Config
 from ddpm.data.dataset import load_packed
-from ddpm.features import extract, load_extractor, weights_file
+from ddpm.evaluation.features import extract, load_extractor, weights_file
 from ddpm.runtime.arrays import save_array
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import choose_device

@@ -14,11 +14,11 @@ from ddpm.config import Config
 from ddpm.data.dataset import PackedImages, load_packed, split_holdout
 from ddpm.data.pictures import enlarge, grid
 from ddpm.diffusion.process import Diffusion
+from ddpm.evaluation.quick_scores import QuickScores
 from ddpm.model.model_file import save_model
 from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import UNet, count_parameters
 from ddpm.noise_levels import loss_by_noise_level
-from ddpm.quick_scores import QuickScores
 from ddpm.runtime.checkpoint import Checkpoint, checkpoint_for
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import (

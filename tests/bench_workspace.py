@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ddpm.config import Config, ModelConfig, parse_config
 from ddpm.estimate import random_images
-from ddpm.features import extract
+from ddpm.evaluation.features import extract
 from ddpm.runtime import checkpoint
 from ddpm.runtime.arrays import save_array
 from stages import fid

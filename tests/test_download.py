@@ -17,12 +17,12 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision.datasets import Flowers102 as Official
 
-from ddpm import weights
 from ddpm.config import parse_config
 from ddpm.data import downloads
 from ddpm.data.preprocess import pack
 from ddpm.data.sources.flowers102 import CLASS_NAMES, Flowers102
-from ddpm.features import weights_file
+from ddpm.evaluation import weights
+from ddpm.evaluation.features import weights_file
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.errors import InputError
 from stages import download as stage

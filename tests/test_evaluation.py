@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.evaluation import evaluate
-from ddpm.manifold import Manifold, nearest, precision_recall
-from ddpm.memorisation import memorisation
-from ddpm.scores import fid
+from ddpm.evaluation.manifold import Manifold, nearest, precision_recall
+from ddpm.evaluation.memorisation import memorisation
+from ddpm.evaluation.protocol import evaluate
+from ddpm.evaluation.scores import fid
 
 
 def normal(seed, count, dims=16, scale=1.0):

@@ -13,12 +13,12 @@ import yaml
 from PIL import Image
 from pytorch_fid import fid_score
 
-from ddpm import features
 from ddpm.config import parse_config
 from ddpm.data.dataset import PackedImages
-from ddpm.features import extract, load_extractor, weights_file
+from ddpm.evaluation import features
+from ddpm.evaluation.features import extract, load_extractor, weights_file
+from ddpm.evaluation.scores import fid
 from ddpm.runtime.errors import InputError
-from ddpm.scores import fid
 from stages import reference
 
 CPU = torch.device("cpu")

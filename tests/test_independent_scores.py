@@ -16,9 +16,9 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from ddpm.features import extract, load_extractor
-from ddpm.manifold import precision_recall
-from ddpm.scores import fid, squared_mmd
+from ddpm.evaluation.features import extract, load_extractor
+from ddpm.evaluation.manifold import precision_recall
+from ddpm.evaluation.scores import fid, squared_mmd
 
 
 @pytest.fixture(scope="module")

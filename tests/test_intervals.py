@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.evaluation import fid_interval
-from ddpm.intervals import bootstrap, from_blocks, of_fraction
-from ddpm.scores import FrechetDistance
+from ddpm.evaluation.intervals import bootstrap, from_blocks, of_fraction
+from ddpm.evaluation.protocol import fid_interval
+from ddpm.evaluation.scores import FrechetDistance
 
 
 def drawn(rng, count, dims):

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm import quick_scores
 from ddpm.config import FidConfig, parse_config
 from ddpm.estimate import random_images
+from ddpm.evaluation import quick_scores
+from ddpm.evaluation.quick_scores import QuickScores
 from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import UNet
-from ddpm.quick_scores import QuickScores
 from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.errors import InputError
 from stages.train import describe_model, looks_of, prepare

@@ -3,10 +3,10 @@ import pytest
 import torch
 from pytorch_fid.fid_score import calculate_frechet_distance
 
-from ddpm import scores
-from ddpm.intervals import standard_error
+from ddpm.evaluation import scores
+from ddpm.evaluation.intervals import standard_error
+from ddpm.evaluation.scores import FrechetDistance, fid, kid_blocks, squared_mmd
 from ddpm.runtime.errors import InputError
-from ddpm.scores import FrechetDistance, fid, kid_blocks, squared_mmd
 
 
 def normal(seed, count, dims, shift=0.0):

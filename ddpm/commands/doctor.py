@@ -180,7 +180,7 @@ def _scoring(config: Config, images: int) -> bool:
     import torch
 
     from ddpm.estimate import scoring_seconds
-    from ddpm.features import load_extractor, weights_file
+    from ddpm.evaluation.features import load_extractor, weights_file
     from ddpm.runtime.progress import duration
 
     name = config.fid.extractor

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ddpm.intervals import from_blocks
+from ddpm.evaluation.intervals import from_blocks
 
 # What a score depends on beside the model: only runs that agree in all of these are compared.
 PROTOCOL = ["extractor", "weights", "data", "reference", "samples"]

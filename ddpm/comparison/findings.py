@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ddpm.comparison.names import epochs_name, training_name
-from ddpm.intervals import difference
+from ddpm.evaluation.intervals import difference
 from ddpm.report import plain
 
 

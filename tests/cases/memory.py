@@ -66,9 +66,9 @@ def scoring(fits_features: bool) -> Callable[[Place], None]:
     def prepare(place: Place) -> None:
         ready(fid__batch_size=6)(place)
         if fits_features:
-            too_much("ddpm.manifold.Manifold", "__init__", lambda *_: False)(place)
+            too_much("ddpm.evaluation.manifold.Manifold", "__init__", lambda *_: False)(place)
         else:
-            too_much("ddpm.features.EfficientNetFeatures", "forward", lambda *_: False)(place)
+            too_much("ddpm.evaluation.features.EfficientNetFeatures", "forward", lambda *_: False)(place)
 
     return prepare
 
@@ -76,7 +76,7 @@ def scoring(fits_features: bool) -> Callable[[Place], None]:
 def reference(place: Place) -> None:
     packed()(place)
     place.set("fid.extractor", "efficientnet_lite0")
-    too_much("ddpm.features.EfficientNetFeatures", "forward", lambda *_: False)(place)
+    too_much("ddpm.evaluation.features.EfficientNetFeatures", "forward", lambda *_: False)(place)
 
 
 def nothing_fits(*_: object) -> bool:

@@ -17,7 +17,7 @@ def weights_at(*addresses: str, content: bytes = CONTENT) -> Callable[[Place], N
     """Let only the Inception weights be wanted, from these addresses."""
 
     def prepare(place: Place) -> None:
-        from ddpm import weights
+        from ddpm.evaluation import weights
 
         place.set("data.source", "synthetic")
         place.patch.setattr("pytorch_fid.inception.FID_WEIGHTS_URL", addresses[0] + "inception.pth")

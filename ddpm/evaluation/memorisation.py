@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.intervals import Interval, bootstrap
-from ddpm.manifold import nearest
+from ddpm.evaluation.intervals import Interval, bootstrap
+from ddpm.evaluation.manifold import nearest
 
 CLOSEST = 0.05  # the fraction of a set in which copies would be found
 MIN_HELDOUT = 200  # with fewer images the closest 5 % are less than 10, too few for an interval

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.intervals import Interval, from_blocks, from_parts, of_fraction, standard_error
-from ddpm.manifold import precision_recall
+from ddpm.evaluation.intervals import Interval, from_blocks, from_parts, of_fraction, standard_error
+from ddpm.evaluation.manifold import precision_recall
+from ddpm.evaluation.scores import MIN_IMAGES, FrechetDistance, kid_blocks
 from ddpm.runtime.progress import progress_bar
-from ddpm.scores import MIN_IMAGES, FrechetDistance, kid_blocks
 
 HALVES = 50  # their standard deviation is known to 10 %
 SPLITS = 5  # of the real images, for the floor

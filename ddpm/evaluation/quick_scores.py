@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.config import FidConfig
-from ddpm.features import extract, load_extractor, weights_file
+from ddpm.evaluation.features import extract, load_extractor, weights_file
+from ddpm.evaluation.scores import MIN_IMAGES, fid, kid_blocks
 from ddpm.model.trained import DiffusionModel
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.paths import WEIGHTS
-from ddpm.scores import MIN_IMAGES, fid, kid_blocks
 
 SAMPLES = 500
 REAL_IMAGES = 1000

@@ -5,10 +5,10 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
-from ddpm import efficientnet
 from ddpm.config import FidConfig
 from ddpm.data import downloads
 from ddpm.data.downloads import Remote
+from ddpm.evaluation import efficientnet
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.interpreter import require

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ddpm import efficientnet
+from ddpm.evaluation import efficientnet
 from ddpm.runtime.errors import MAKE_ROOM, InputError, memory_for
 from ddpm.runtime.interpreter import require
 from ddpm.runtime.paths import WEIGHTS
@@ -47,7 +47,7 @@ class EfficientNetFeatures(nn.Module):
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
-        # Optional, see `ddpm.efficientnet`; it has not changed since 2020, so only its layers are used, not its loader.
+        # Optional, see `ddpm.evaluation.efficientnet`; it has not changed since 2020, so only its layers are used, not its loader.
         from efficientnet_lite_pytorch import EfficientNet
 
         self.network = EfficientNet.from_name("efficientnet-lite0")
