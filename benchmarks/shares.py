@@ -8,14 +8,14 @@ from unittest import mock
 
 import torch
 
-from ddpm.batches import BatchOrder
 from ddpm.config import Config
 from ddpm.estimate import random_images, seconds_of, step_seconds
 from ddpm.runtime.checkpoint import SECONDS, SHARE, checkpoint_for
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.interpreter import lacking
 from ddpm.tracking import training_run
-from ddpm.training import Training
+from ddpm.training.batches import BatchOrder
+from ddpm.training.loop import Training
 from stages.train import prepare
 
 REPEATS = 20

@@ -20,7 +20,7 @@ from ddpm.evaluation.protocol import HALVES, SPLITS
 from ddpm.evaluation.scores import MIN_IMAGES, FrechetDistance, fid, kid_blocks
 from ddpm.model.trained import AUTO_BATCH, DiffusionModel
 from ddpm.runtime.forecast import peak_memory
-from ddpm.training import Training
+from ddpm.training.loop import Training
 
 WARM_UP = 2  # steps
 SMALLEST = 64  # a CPU begins with so small a part of the batch

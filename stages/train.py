@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ddpm.augment import LABELS
-from ddpm.batches import place_images
 from ddpm.config import Config
 from ddpm.data.dataset import PackedImages, load_packed, split_holdout
 from ddpm.data.pictures import enlarge, grid
@@ -18,7 +16,6 @@ from ddpm.evaluation.quick_scores import QuickScores
 from ddpm.model.model_file import save_model
 from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import UNet, count_parameters
-from ddpm.noise_levels import loss_by_noise_level
 from ddpm.runtime.checkpoint import Checkpoint, checkpoint_for
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import (
@@ -37,8 +34,11 @@ from ddpm.runtime.errors import MAKE_ROOM, InputError, memory_for
 from ddpm.runtime.lineage import stage_key
 from ddpm.runtime.paths import MODELS, PROCESSED, REPORTS
 from ddpm.tracking import Tracker, training_run
-from ddpm.train_step import STATE_BYTES
-from ddpm.training import MEASURED_AT_ONCE, History, Look, Training
+from ddpm.training.augment import LABELS
+from ddpm.training.batches import place_images
+from ddpm.training.loop import MEASURED_AT_ONCE, History, Look, Training
+from ddpm.training.noise_levels import loss_by_noise_level
+from ddpm.training.step import STATE_BYTES
 from stages import run
 
 PREVIEW_IMAGES = 16

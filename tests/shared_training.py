@@ -15,7 +15,7 @@ from ddpm.config import ModelConfig
 from ddpm.runtime.distributed import ALONE, Group, process_group
 from ddpm.runtime.errors import InputError, guarded
 from ddpm.runtime.signals import asked, listen
-from ddpm.training import History
+from ddpm.training.loop import History
 
 
 def prepare(group: Group = ALONE, compiled: bool = False):

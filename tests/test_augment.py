@@ -9,11 +9,11 @@ from test_unet import awake
 from trainings import KeptEvery, Recorder, disks, make, run
 
 from ddpm import load_model
-from ddpm.augment import LABELS, draw, transform
 from ddpm.model.model_file import save_model
 from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import UNet
-from ddpm.train_step import TrainStep
+from ddpm.training.augment import LABELS, draw, transform
+from ddpm.training.step import TrainStep
 
 CPU = torch.device("cpu")
 FLIP, SIZE, COS, SIN, ALONG, ACROSS, SHIFT_X, SHIFT_Y = range(LABELS)

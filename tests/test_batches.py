@@ -5,8 +5,8 @@ import pytest
 import torch
 from trainings import disks, make, run
 
-from ddpm import batches
-from ddpm.batches import BatchOrder, ImageSet, StreamedSet, place_images
+from ddpm.training import batches
+from ddpm.training.batches import BatchOrder, ImageSet, StreamedSet, place_images
 
 CPU = torch.device("cpu")
 

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from ddpm.augment import LABELS
-from ddpm.batches import ImageSet, place_images
 from ddpm.config import TrainConfig
 from ddpm.diffusion.noise import ImageNoise
 from ddpm.diffusion.process import Diffusion
@@ -21,7 +19,9 @@ from ddpm.network.unet import UNet
 from ddpm.runtime.devices import compiles, make_deterministic
 from ddpm.runtime.distributed import process_group
 from ddpm.runtime.errors import InputError
-from ddpm.training import Training
+from ddpm.training.augment import LABELS
+from ddpm.training.batches import ImageSet, place_images
+from ddpm.training.loop import Training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 # PyTorch looks for it once in a process, when it first multiplies matrices, maybe in a test that is not deterministic.

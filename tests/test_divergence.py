@@ -9,10 +9,10 @@ from test_distributed import share
 from trainings import KeptEvery, Recorder, disks, make, run
 
 from ddpm.config import parse_config
-from ddpm.divergence import Watch
 from ddpm.runtime.checkpoint import Checkpoint, checkpoint_for
 from ddpm.runtime.errors import RunError
 from ddpm.runtime.lineage import stage_key
+from ddpm.training.divergence import Watch
 
 NAN, INF = float("nan"), float("inf")
 BAD = 5  # the step whose numbers break

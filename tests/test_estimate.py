@@ -26,8 +26,8 @@ from ddpm.network.unet import count_parameters
 from ddpm.runtime.distributed import ALONE
 from ddpm.runtime.forecast import forecast
 from ddpm.runtime.progress import duration
-from ddpm.train_step import STATE_BYTES
-from ddpm.training import Training
+from ddpm.training.loop import Training
+from ddpm.training.step import STATE_BYTES
 from stages.train import describe_model, needs, prepare
 
 CPU = torch.device("cpu")
@@ -258,7 +258,7 @@ def test_a_training_that_does_not_fit_into_the_memory_is_a_problem(doctor, monke
 
 
 def test_images_that_stream_from_the_disk_are_no_memory(doctor, quick, monkeypatch):
-    monkeypatch.setattr("ddpm.batches.free_memory", lambda device: 1000)
+    monkeypatch.setattr("ddpm.training.batches.free_memory", lambda device: 1000)
     code, printed = doctor()
     assert code == 0 and re.search(r"images 0 GB, rest [\d.]+ GB; the images stream from the disk\n", printed)
 

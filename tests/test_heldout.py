@@ -5,7 +5,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from trainings import disks, make
 
 from ddpm.network.unet import UNet
-from ddpm.training import MEASURED_AT_ONCE
+from ddpm.training.loop import MEASURED_AT_ONCE
 
 CPU = torch.device("cpu")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.batches import ImageSet, StreamedSet
 from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.schedules import log_snr
-from ddpm.noise_levels import BINS, IMAGES, loss_by_noise_level
+from ddpm.training.batches import ImageSet, StreamedSet
+from ddpm.training.noise_levels import BINS, IMAGES, loss_by_noise_level
 
 CPU = torch.device("cpu")
 

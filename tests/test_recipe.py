@@ -17,7 +17,7 @@ from benchmarks.recipe_pages import draw, pages, score
 from ddpm.config import load_config, parse_config
 from ddpm.data.dataset import load_packed
 from ddpm.runtime.errors import InputError
-from ddpm.training import Training
+from ddpm.training.loop import Training
 from stages import fid
 
 PARAMS = load_config().model_dump(mode="json")

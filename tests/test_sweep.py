@@ -14,7 +14,7 @@ def swept(tmp_path_factory):
     root = make_repository(tmp_path_factory.mktemp("sweep") / "repository")
     call(root, "dvc", "exp", "run", "--queue", "-S", "schedule=linear,cosine", "-S", "epochs=1,2")
     # The queue runs what was queued, not what the workspace has become since.
-    (root / "ddpm/training.py").write_text("raise SystemExit('edited after queueing')")
+    (root / "ddpm/training/loop.py").write_text("raise SystemExit('edited after queueing')")
     call(root, "dvc", "queue", "start", "-j", "2")
 
     def waiting():
@@ -22,7 +22,7 @@ def swept(tmp_path_factory):
         return "Queued" in status or "Running" in status
 
     wait_for(lambda: not waiting(), seconds=500, pause=3)
-    call(root, "git", "checkout", "-q", "ddpm/training.py")
+    call(root, "git", "checkout", "-q", "ddpm/training/loop.py")
     return root
 
 

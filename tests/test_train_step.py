@@ -14,7 +14,7 @@ from ddpm.network.unet import UNet
 from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.devices import compiles
 from ddpm.runtime.errors import InputError
-from ddpm.train_step import TrainStep
+from ddpm.training.step import TrainStep
 
 CPU = torch.device("cpu")
 

@@ -3,13 +3,13 @@ import pytest
 import torch
 from trainings import BreakOffError, KeptEvery, Recorder, die_at, disks, make, run, settings
 
-from ddpm.batches import ImageSet
 from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.vlb import bound
-from ddpm.ema import Ema
 from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import UNet
-from ddpm.training import Training
+from ddpm.training.batches import ImageSet
+from ddpm.training.ema import Ema
+from ddpm.training.loop import Training
 
 CPU = torch.device("cpu")
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ddpm.augment import LABELS
-from ddpm.batches import ImageSet
 from ddpm.config import TrainConfig
 from ddpm.diffusion.process import Diffusion
 from ddpm.network.unet import UNet
 from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.devices import memory_format
 from ddpm.runtime.distributed import ALONE
-from ddpm.training import Training
+from ddpm.training.augment import LABELS
+from ddpm.training.batches import ImageSet
+from ddpm.training.loop import Training
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, which --help should not
     import torch
 
     from ddpm.estimate import Cost
-    from ddpm.training import Training
+    from ddpm.training.loop import Training
 
 HELP = "check this machine, and predict memory, images per second and hours of params.yaml; takes about a minute"
 CLASSES = 102  # of the random images; their number costs nothing
@@ -76,8 +76,8 @@ def predicted_cost(config: Config, images: int, device: "torch.device") -> "Cost
     Raises:
         torch.OutOfMemoryError: the batch does not fit into the GPU.
     """
-    from ddpm.batches import streams
     from ddpm.estimate import training_cost
+    from ddpm.training.batches import streams
 
     size = 3 * config.data.image_size**2 * images
     held = 0 if streams(size, device) else size  # before anything fills the memory
@@ -125,7 +125,7 @@ def _training(config: Config, cost: "Cost", images: int, parameters: int) -> boo
 
     from ddpm.runtime.devices import memory
     from ddpm.runtime.progress import duration
-    from ddpm.train_step import STATE_BYTES
+    from ddpm.training.step import STATE_BYTES
 
     batch = config.train.batch_size
     rate, state = batch / cost.step_seconds, STATE_BYTES * parameters

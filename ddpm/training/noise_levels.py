@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ddpm.batches import ImageSet
 from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.schedules import log_snr
+from ddpm.training.batches import ImageSet
 
 BINS = 20  # ranges of t, equally wide
 IMAGES = 500  # at most; each goes through the network once in every bin

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from ddpm.augment import draw, transform
-from ddpm.batches import BatchOrder, ImageSet, generator
 from ddpm.config import TrainConfig
 from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.vlb import WEIGHT, bound
-from ddpm.ema import Ema
 from ddpm.network.unet import UNet
 from ddpm.runtime.devices import autocast_dtype, compiles
 from ddpm.runtime.distributed import Group
+from ddpm.training.augment import draw, transform
+from ddpm.training.batches import BatchOrder, ImageSet, generator
+from ddpm.training.ema import Ema
 
 STATE_BYTES = 5 * 4  # per parameter, float32: weight, gradient, AdamW's two moments, averaged weight
 

@@ -9,10 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ddpm.batches import ImageSet
 from ddpm.config import TrainConfig
 from ddpm.diffusion.process import Diffusion
-from ddpm.divergence import Watch, is_finite
 from ddpm.network.unet import UNet
 from ddpm.runtime import signals
 from ddpm.runtime.checkpoint import Checkpoint
@@ -20,7 +18,9 @@ from ddpm.runtime.distributed import ALONE, Group
 from ddpm.runtime.errors import RunError
 from ddpm.runtime.forecast import forecast
 from ddpm.runtime.progress import progress_bar
-from ddpm.train_step import TrainStep
+from ddpm.training.batches import ImageSet
+from ddpm.training.divergence import Watch, is_finite
+from ddpm.training.step import TrainStep
 
 MAX_EVALUATIONS = 100  # points of the held-out curve; more would cost more than 1 % of a training
 FORECAST_STEPS = 5  # after the first, which takes longer

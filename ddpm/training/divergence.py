@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ddpm.train_step import TrainStep
+from ddpm.training.step import TrainStep
 
 NAMES = {"loss": "loss", "grad_norm": "gradient norm", "vlb": "variational bound"}
 
