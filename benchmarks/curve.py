@@ -12,7 +12,7 @@ from benchmarks.contenders import flops
 from benchmarks.flops import peak
 from ddpm.config import Config, load_config, parse_config
 from ddpm.estimate import random_images, seconds_of
-from ddpm.figures import default_style, save
+from ddpm.reporting.figures import default_style, save
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import InputError
 from stages.train import prepare

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from benchmarks import whereabouts
 from benchmarks.published import LABELS, REFERENCE
 from benchmarks.recipe_pages import number_logarithmic
-from ddpm.figures import default_style, save
-from ddpm.report import EXTRACTOR_NOTES
+from ddpm.reporting.figures import default_style, save
+from ddpm.reporting.report import EXTRACTOR_NOTES
 
 HEAD = ["", "M parameters", "batch", "images/s", "calls per image", "FID", "KID × 1000", "precision", "recall"]
 

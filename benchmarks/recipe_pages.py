@@ -15,8 +15,8 @@ from benchmarks import whereabouts
 from benchmarks.changes import said
 from ddpm.config import flatten
 from ddpm.evaluation.intervals import from_blocks
-from ddpm.figures import default_style, save
-from ddpm.report import EXTRACTOR_NOTES
+from ddpm.reporting.figures import default_style, save
+from ddpm.reporting.report import EXTRACTOR_NOTES
 
 Row = dict[str, Any]
 

@@ -24,9 +24,9 @@ from ddpm.config import load_config
 from ddpm.evaluation.features import extract, load_extractor, weights_file
 from ddpm.evaluation.intervals import standard_error
 from ddpm.evaluation.scores import fid, kid_blocks
-from ddpm.figures import default_style, save
 from ddpm.model.model_file import WEIGHTS_FILE
 from ddpm.model.trained import DiffusionModel, load_model
+from ddpm.reporting.figures import default_style, save
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.errors import InputError, guarded
 from ddpm.runtime.interpreter import lacking

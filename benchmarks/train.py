@@ -29,8 +29,8 @@ from benchmarks.shares import measure_shares
 from benchmarks.turns import orders, players
 from ddpm.config import Config, load_config
 from ddpm.data.dataset import PackedImages, load_packed
-from ddpm.figures import default_style, save
 from ddpm.model.diffusers_format import save_diffusers
+from ddpm.reporting.figures import default_style, save
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import InputError, guarded
 from ddpm.runtime.paths import PROCESSED

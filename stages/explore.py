@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from ddpm import data_plots, schedule_plots
 from ddpm.config import Config
 from ddpm.data.dataset import load_packed, split_holdout
 from ddpm.data.pictures import enlarge, grid, save_png
-from ddpm.explore import CLEAN, NOISE, data_facts, loss_weights, marks, schedule_facts
-from ddpm.page import write_pages
-from ddpm.report import render
+from ddpm.reporting import data_plots, schedule_plots
+from ddpm.reporting.explore import CLEAN, NOISE, data_facts, loss_weights, marks, schedule_facts
+from ddpm.reporting.page import write_pages
+from ddpm.reporting.report import render
 from ddpm.runtime.paths import PROCESSED, REPORTS
 from stages import run
 

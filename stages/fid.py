@@ -13,13 +13,13 @@ from ddpm.evaluation.features import extract, load_extractor, weights_file, weig
 from ddpm.evaluation.memorisation import Memorisation, memorisation
 from ddpm.evaluation.protocol import evaluate
 from ddpm.evaluation.scores import MIN_IMAGES
+from ddpm.reporting.score_plots import save_neighbours
 from ddpm.runtime.checkpoint import discard
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import MAKE_ROOM, InputError, memory_for
 from ddpm.runtime.lineage import stage_key
 from ddpm.runtime.paths import PROCESSED, REFERENCE, REPORTS, SAMPLES
 from ddpm.runtime.stage_files import load_array, load_json
-from ddpm.score_plots import save_neighbours
 from stages import run
 
 SHOWN = 8  # samples beside their nearest training images

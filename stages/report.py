@@ -5,9 +5,9 @@ from typing import Any
 import pandas as pd
 
 from ddpm.config import Config
-from ddpm.page import write_pages
-from ddpm.plots import save_curves, save_noise_levels
-from ddpm.report import render
+from ddpm.reporting.page import write_pages
+from ddpm.reporting.plots import save_curves, save_noise_levels
+from ddpm.reporting.report import render
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import describe, kind_of_device
 from ddpm.runtime.paths import MODELS, PROCESSED, REPORTS

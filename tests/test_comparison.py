@@ -9,13 +9,13 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from scipy import stats
 
-from ddpm.comparison import plots
-from ddpm.comparison.cells import cells, marks, newest, protocols, settings, tables, tidy
-from ddpm.comparison.findings import findings, sweep
-from ddpm.comparison.markdown import fid_table
-from ddpm.comparison.names import label
 from ddpm.data.pictures import grid, save_png
-from ddpm.report import plain
+from ddpm.reporting.comparison import plots
+from ddpm.reporting.comparison.cells import cells, marks, newest, protocols, settings, tables, tidy
+from ddpm.reporting.comparison.findings import findings, sweep
+from ddpm.reporting.comparison.markdown import fid_table
+from ddpm.reporting.comparison.names import label
+from ddpm.reporting.report import plain
 
 PROTOCOL = {
     "extractor": "inception",

@@ -13,8 +13,8 @@ from ddpm.config import Config, parse_config
 from ddpm.data.dataset import PackedImages, split_holdout
 from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.schedules import SCHEDULES, log_snr
-from ddpm.explore import data_facts, loss_weights, marks, pixel_moments, schedule_facts
-from ddpm.report import plain
+from ddpm.reporting.explore import data_facts, loss_weights, marks, pixel_moments, schedule_facts
+from ddpm.reporting.report import plain
 from ddpm.runtime.paths import PROCESSED
 from stages import explore as stage
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ddpm.data.pictures import save_png
-from ddpm.page import write_page
+from ddpm.reporting.page import write_page
 from ddpm.runtime.errors import InputError
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ddpm import data_plots, plots, schedule_plots
 from ddpm.data.dataset import PackedImages
+from ddpm.reporting import data_plots, plots, schedule_plots
 
 
 def packed(sizes):

@@ -33,7 +33,7 @@ def export(arguments: argparse.Namespace) -> None:
     from ddpm.model.diffusers_format import CARD, FILES, save_diffusers
     from ddpm.model.model_file import CONFIG_FILE, WEIGHTS_FILE, is_half, save_half
     from ddpm.model.trained import load_model
-    from ddpm.model_card import model_card, scores_of
+    from ddpm.reporting.model_card import model_card, scores_of
     from ddpm.runtime.checksums import checksum
     from ddpm.runtime.errors import InputError
     from ddpm.runtime.paths import REPORTS

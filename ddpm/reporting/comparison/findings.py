@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from ddpm.comparison.names import epochs_name, training_name
 from ddpm.evaluation.intervals import difference
-from ddpm.report import plain
+from ddpm.reporting.comparison.names import epochs_name, training_name
+from ddpm.reporting.report import plain
 
 
 def findings(table: pd.DataFrame) -> list[str]:

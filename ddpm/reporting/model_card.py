@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 
 from ddpm.model.model_file import CONFIG_FILE
-from ddpm.report import render
+from ddpm.reporting.report import render
 from ddpm.runtime.errors import InputError
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from ddpm.comparison.cells import SAMPLER
+from ddpm.reporting.comparison.cells import SAMPLER
 
 
 def training_name(cell: Mapping[Any, Any]) -> str:

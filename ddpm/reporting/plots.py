@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ddpm.figures import default_style, save
+from ddpm.reporting.figures import default_style, save
 
 DPI = 120
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image, ImageDraw, ImageFont
 
 from ddpm.data.pictures import save_png
-from ddpm.figures import default_style, save
+from ddpm.reporting.figures import default_style, save
 
 SIZE, DPI = (6.4, 4.0), 135
 MARKERS = "osD^vP*X"

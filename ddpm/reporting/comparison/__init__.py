@@ -6,13 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from ddpm.comparison import plots
-from ddpm.comparison.cells import PROTOCOL, SAMPLER, cells, newest, protocols, settings, tables, tidy
-from ddpm.comparison.findings import findings, one_line, sweep
-from ddpm.comparison.markdown import fid_table, other_scores, span
-from ddpm.comparison.names import join, label, options, training_name
-from ddpm.page import write_pages
-from ddpm.report import plain, render
+from ddpm.reporting.comparison import plots
+from ddpm.reporting.comparison.cells import PROTOCOL, SAMPLER, cells, newest, protocols, settings, tables, tidy
+from ddpm.reporting.comparison.findings import findings, one_line, sweep
+from ddpm.reporting.comparison.markdown import fid_table, other_scores, span
+from ddpm.reporting.comparison.names import join, label, options, training_name
+from ddpm.reporting.page import write_pages
+from ddpm.reporting.report import plain, render
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.paths import REPORTS
 from ddpm.tracking.finished import artifact, curves

@@ -12,7 +12,7 @@ from ddpm.data.pictures import enlarge, grid
 from ddpm.data.pixels import from_uint8, to_uint8
 from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.schedules import SCHEDULES, log_snr
-from ddpm.figures import default_style, label_grid, save, save_photographs
+from ddpm.reporting.figures import default_style, label_grid, save, save_photographs
 
 DPI = 120
 FRAMES = 9  # of an image on its way to noise

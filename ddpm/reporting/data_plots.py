@@ -10,7 +10,7 @@ from PIL import Image
 
 from ddpm.data.dataset import PackedImages
 from ddpm.data.pictures import grid
-from ddpm.figures import default_style, label_grid, save, save_photographs
+from ddpm.reporting.figures import default_style, label_grid, save, save_photographs
 
 ROWS, COLUMNS = 20, 8  # of the picture of examples
 THUMBNAIL = 64  # side of an example, pixels

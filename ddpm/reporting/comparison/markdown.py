@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from ddpm.comparison.cells import marks
-from ddpm.comparison.names import epochs_name, join, label, training_name
-from ddpm.report import plain
+from ddpm.reporting.comparison.cells import marks
+from ddpm.reporting.comparison.names import epochs_name, join, label, training_name
+from ddpm.reporting.report import plain
 
 MARKS = {"best": "**{}**", "tied": "≈ {}", "": "{}"}
 NOTHING = "–"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from ddpm.figures import default_style, save
+from ddpm.reporting.figures import default_style, save
 
 ROWS = ("sample", "nearest in\nfeatures", "nearest in\npixels")
 
