@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from benchmarks import RESULTS, machine, spread, write
 from benchmarks.contenders import flops
 from benchmarks.flops import peak
+from ddpm.commands.estimate import random_images, seconds_of
 from ddpm.config import Config, load_config, parse_config
-from ddpm.estimate import random_images, seconds_of
 from ddpm.reporting.figures import default_style, save
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import InputError

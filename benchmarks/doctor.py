@@ -22,8 +22,8 @@ from typing import Any
 from benchmarks import RESULTS, machine, whereabouts, write
 from benchmarks.changes import Changes, changed_config
 from ddpm.commands.doctor import predicted_cost
+from ddpm.commands.estimate import random_images
 from ddpm.config import Config, load_config
-from ddpm.estimate import random_images
 from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import guarded

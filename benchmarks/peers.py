@@ -27,9 +27,9 @@ from benchmarks.contenders import Workload, installed
 from benchmarks.peers_pages import draw, page
 from benchmarks.published import RECIPES, Recipe
 from benchmarks.trial import check_data, digest
+from ddpm.commands.estimate import seconds_of
 from ddpm.config import Config, load_config
 from ddpm.data.dataset import load_packed
-from ddpm.estimate import seconds_of
 from ddpm.evaluation.protocol import evaluate
 from ddpm.runtime.arrays import save_array
 from ddpm.runtime.checksums import checksum

@@ -8,8 +8,8 @@ from unittest import mock
 
 import torch
 
+from ddpm.commands.estimate import random_images, seconds_of, step_seconds
 from ddpm.config import Config
-from ddpm.estimate import random_images, seconds_of, step_seconds
 from ddpm.runtime.checkpoint import SECONDS, SHARE, checkpoint_for
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.interpreter import lacking

@@ -13,9 +13,9 @@ import torch
 import yaml
 
 from benchmarks import write
+from ddpm.commands.estimate import seconds_of, step_seconds
 from ddpm.config import Config, load_config, parse_config
 from ddpm.data.dataset import PackedImages, load_packed
-from ddpm.estimate import seconds_of, step_seconds
 from ddpm.evaluation.features import weights_file, weights_record
 from ddpm.network.unet import count_parameters
 from ddpm.runtime.devices import choose_device

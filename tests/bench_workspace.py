@@ -9,8 +9,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from ddpm.commands.estimate import random_images
 from ddpm.config import Config, ModelConfig, parse_config
-from ddpm.estimate import random_images
 from ddpm.evaluation.features import extract
 from ddpm.runtime import checkpoint
 from ddpm.runtime.arrays import save_array

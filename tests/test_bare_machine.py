@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from benchmarks import contenders
+from ddpm.commands.estimate import random_images
 from ddpm.config import parse_config
-from ddpm.estimate import random_images
 from ddpm.runtime.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,10 +16,10 @@ from benchmarks import curve, machine, sampling, train
 from benchmarks.contenders import CONTENDERS, Files
 from benchmarks.flops import flops_per_image
 from benchmarks.turns import Player, orders, players
-from ddpm import estimate
+from ddpm.commands import estimate
+from ddpm.commands.estimate import random_images
 from ddpm.config import parse_config
 from ddpm.data.dataset import load_packed
-from ddpm.estimate import random_images
 from ddpm.model.model_file import save_model
 from ddpm.network.unet import UNet
 from ddpm.runtime.errors import InputError, RunError

@@ -10,10 +10,8 @@ import pytest
 import torch
 import yaml
 
-from ddpm import checks, estimate
-from ddpm.config import parse_config
-from ddpm.data.sources.flowers102 import ARCHIVE
-from ddpm.estimate import (
+from ddpm.commands import checks, estimate
+from ddpm.commands.estimate import (
     Cost,
     largest_batch,
     random_images,
@@ -21,6 +19,8 @@ from ddpm.estimate import (
     step_seconds,
     training_cost,
 )
+from ddpm.config import parse_config
+from ddpm.data.sources.flowers102 import ARCHIVE
 from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import count_parameters
 from ddpm.runtime.distributed import ALONE
@@ -56,7 +56,7 @@ def test_a_training_holds_five_numbers_of_four_bytes_per_parameter(tiny):
 
 def count_processor_time(monkeypatch):
     """Instead of time, which other work on the machine makes longer; here one thread does everything."""
-    monkeypatch.setattr("ddpm.estimate.time.perf_counter", time.process_time)
+    monkeypatch.setattr("ddpm.commands.estimate.time.perf_counter", time.process_time)
 
 
 def test_the_predicted_speed_is_that_of_a_training_within_a_fifth(tiny, monkeypatch):
@@ -97,8 +97,8 @@ class Slow:
 
 def test_time_and_memory_of_a_large_batch_are_on_the_line_through_two_small_ones(monkeypatch):
     Slow.clock, sizes = [0.0], []
-    monkeypatch.setattr("ddpm.estimate.time.perf_counter", lambda: Slow.clock[0])
-    monkeypatch.setattr("ddpm.estimate.peak_memory", lambda device: 1e9 + 1e7 * sizes[-1])
+    monkeypatch.setattr("ddpm.commands.estimate.time.perf_counter", lambda: Slow.clock[0])
+    monkeypatch.setattr("ddpm.commands.estimate.peak_memory", lambda device: 1e9 + 1e7 * sizes[-1])
 
     def build(size):
         sizes.append(size)
@@ -114,22 +114,22 @@ def test_time_and_memory_of_a_large_batch_are_on_the_line_through_two_small_ones
 def test_batches_that_are_measured_have_as_many_parts_as_the_whole_one(monkeypatch, parts, sizes):
     """Memory is that of one part, so the line would be bent where a part has one image and cannot have fewer."""
     Slow.clock, built = [0.0], []
-    monkeypatch.setattr("ddpm.estimate.time.perf_counter", lambda: Slow.clock[0])
-    monkeypatch.setattr("ddpm.estimate.peak_memory", lambda device: 1e9 + 1e7 * -(-built[-1] // parts))
+    monkeypatch.setattr("ddpm.commands.estimate.time.perf_counter", lambda: Slow.clock[0])
+    monkeypatch.setattr("ddpm.commands.estimate.peak_memory", lambda device: 1e9 + 1e7 * -(-built[-1] // parts))
     cost = training_cost(lambda size: built.append(size) or Slow(1.0 * size), 96, CPU, parts, limit=5)
     assert built == sizes and cost.memory == pytest.approx(1e9 + 1e7 * 96 / parts)
 
 
 def test_a_disturbed_clock_never_makes_a_fixed_part_negative(monkeypatch):
     Slow.clock = [0.0]
-    monkeypatch.setattr("ddpm.estimate.time.perf_counter", lambda: Slow.clock[0])
+    monkeypatch.setattr("ddpm.commands.estimate.time.perf_counter", lambda: Slow.clock[0])
     cost = training_cost(lambda size: Slow(1.0 if size < 4 else 5.0 * size / 4), 128, CPU, limit=5)
     assert cost.step_seconds == pytest.approx(160)
 
 
 def test_a_small_batch_that_other_work_held_up_is_forgotten(monkeypatch):
     Slow.clock, sizes = [0.0], []
-    monkeypatch.setattr("ddpm.estimate.time.perf_counter", lambda: Slow.clock[0])
+    monkeypatch.setattr("ddpm.commands.estimate.time.perf_counter", lambda: Slow.clock[0])
     build = lambda size: sizes.append(size) or Slow(9.0 if size == 2 else 0.5 + 0.1 * size)  # noqa: E731
     cost = training_cost(build, 128, CPU, limit=20)
     assert sizes == [2, 4, 8] and cost.step_seconds == pytest.approx(0.5 + 12.8)
@@ -137,7 +137,7 @@ def test_a_small_batch_that_other_work_held_up_is_forgotten(monkeypatch):
 
 def test_steps_that_are_slower_than_the_limit_are_measured_at_two_sizes_nonetheless(monkeypatch):
     Slow.clock, sizes = [0.0], []
-    monkeypatch.setattr("ddpm.estimate.time.perf_counter", lambda: Slow.clock[0])
+    monkeypatch.setattr("ddpm.commands.estimate.time.perf_counter", lambda: Slow.clock[0])
 
     def build(size):
         sizes.append(size)
@@ -149,7 +149,7 @@ def test_steps_that_are_slower_than_the_limit_are_measured_at_two_sizes_nonethel
 
 def test_time_of_a_warm_up_is_not_counted(monkeypatch):
     Slow.clock = [0.0]
-    monkeypatch.setattr("ddpm.estimate.time.perf_counter", lambda: Slow.clock[0])
+    monkeypatch.setattr("ddpm.commands.estimate.time.perf_counter", lambda: Slow.clock[0])
 
     class Compiled(Slow):
         def train_step(self, step):
@@ -249,9 +249,9 @@ def test_the_doctor_predicts_all_stages_without_any_data(doctor, tmp_path, monke
 
 
 def test_a_training_that_does_not_fit_into_the_memory_is_a_problem(doctor, monkeypatch):
-    monkeypatch.setattr("ddpm.estimate.training_cost", lambda *_: Cost(1.0, 1e15, 32))
-    monkeypatch.setattr("ddpm.estimate.sampling_seconds", lambda *_: 1.0)
-    monkeypatch.setattr("ddpm.estimate.scoring_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("ddpm.commands.estimate.training_cost", lambda *_: Cost(1.0, 1e15, 32))
+    monkeypatch.setattr("ddpm.commands.estimate.sampling_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("ddpm.commands.estimate.scoring_seconds", lambda *_: 1.0)
     code, printed = doctor()
     assert code == 1 and "raise train.accumulate, or lower model.channels" in printed
     assert printed.endswith("error: 1 problem, see above\n")
@@ -292,8 +292,8 @@ def test_a_batch_that_does_not_fit_into_the_gpu_is_a_problem_with_a_number_as_re
 @pytest.fixture
 def quick(monkeypatch):
     """A doctor who knows what a step costs."""
-    monkeypatch.setattr("ddpm.estimate.training_cost", lambda *_: Cost(1.0, 1e9, 32))
-    monkeypatch.setattr("ddpm.estimate.scoring_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("ddpm.commands.estimate.training_cost", lambda *_: Cost(1.0, 1e9, 32))
+    monkeypatch.setattr("ddpm.commands.estimate.scoring_seconds", lambda *_: 1.0)
 
 
 @pytest.mark.parametrize(
@@ -314,15 +314,15 @@ def test_samples_that_do_not_fit_into_the_gpu_are_a_problem_unless_the_batch_is_
         tried.append(size)
         return 1.0 if size <= fitting else out_of_memory()
 
-    monkeypatch.setattr("ddpm.estimate.sampling_seconds", seconds)
+    monkeypatch.setattr("ddpm.commands.estimate.sampling_seconds", seconds)
     code, printed = doctor(sample={"batch_size": batch_size})
     assert tried[0] == 16 and (said or "for 16 images in 20 steps") in printed
     assert code == (1 if said else 0)
 
 
 def test_features_that_do_not_fit_into_the_gpu_are_a_problem(doctor, quick, monkeypatch):
-    monkeypatch.setattr("ddpm.estimate.sampling_seconds", lambda *_: 1.0)
-    monkeypatch.setattr("ddpm.estimate.scoring_seconds", out_of_memory)
+    monkeypatch.setattr("ddpm.commands.estimate.sampling_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("ddpm.commands.estimate.scoring_seconds", out_of_memory)
     code, printed = doctor()
     assert code == 1 and "do not fit into this GPU; lower fid.batch_size (100), or sample.n (16)" in printed
 

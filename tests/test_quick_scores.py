@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from ddpm.commands.estimate import random_images
 from ddpm.config import FidConfig, parse_config
-from ddpm.estimate import random_images
 from ddpm.evaluation import quick_scores
 from ddpm.evaluation.quick_scores import QuickScores
 from ddpm.model.trained import DiffusionModel

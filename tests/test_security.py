@@ -68,7 +68,7 @@ def test_only_downloads_open_a_connection():
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             found |= {path.relative_to(ROOT).as_posix() for name in names if name in network}
-    assert found <= {"ddpm/data/downloads.py", "ddpm/tracking/processes.py", "ddpm/checks.py"}
+    assert found <= {"ddpm/data/downloads.py", "ddpm/tracking/processes.py", "ddpm/commands/checks.py"}
 
 
 def test_every_proof_that_the_threat_model_names_is_there():

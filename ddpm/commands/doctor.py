@@ -13,7 +13,7 @@ from ddpm.runtime.errors import InputError, RunError
 if TYPE_CHECKING:  # PyTorch takes seconds to import, which --help should not
     import torch
 
-    from ddpm.estimate import Cost
+    from ddpm.commands.estimate import Cost
     from ddpm.training.loop import Training
 
 HELP = "check this machine, and predict memory, images per second and hours of params.yaml; takes about a minute"
@@ -33,8 +33,8 @@ def doctor(_arguments: argparse.Namespace) -> None:
         RunError: there is a problem.
     """
     config = load_config()
-    from ddpm.checks import count_images, run_checks
-    from ddpm.estimate import random_images
+    from ddpm.commands.checks import count_images, run_checks
+    from ddpm.commands.estimate import random_images
     from ddpm.runtime.devices import choose_device, describe
     from stages.train import planned_parameters
 
@@ -59,7 +59,7 @@ def doctor(_arguments: argparse.Namespace) -> None:
 
 def builder(config: Config, device: "torch.device") -> "Callable[[int], Training]":
     """What makes a training of random images with so many per step, as `training_cost` and `largest_batch` want it."""
-    from ddpm.estimate import random_images
+    from ddpm.commands.estimate import random_images
     from stages.train import prepare
 
     def build(size: int) -> "Training":
@@ -76,7 +76,7 @@ def predicted_cost(config: Config, images: int, device: "torch.device") -> "Cost
     Raises:
         torch.OutOfMemoryError: the batch does not fit into the GPU.
     """
-    from ddpm.estimate import training_cost
+    from ddpm.commands.estimate import training_cost
     from ddpm.training.batches import streams
 
     size = 3 * config.data.image_size**2 * images
@@ -102,7 +102,7 @@ def _estimate(config: Config, images: int, parameters: int) -> bool:
 
 def _too_large(config: Config, device: "torch.device") -> None:
     """Say which batch would fit into the GPU."""
-    from ddpm.estimate import largest_batch
+    from ddpm.commands.estimate import largest_batch
 
     # Without compilation, which takes a minute for every size, and less memory than going without.
     build = builder(config.model_copy(update={"train": config.train.model_copy(update={"compile": False})}), device)
@@ -148,7 +148,7 @@ def _training(config: Config, cost: "Cost", images: int, parameters: int) -> boo
 def _sampling(config: Config, device: "torch.device") -> bool:
     import torch
 
-    from ddpm.estimate import largest_batch, random_images, sampling_batch, sampling_seconds
+    from ddpm.commands.estimate import largest_batch, random_images, sampling_batch, sampling_seconds
     from ddpm.model.trained import DiffusionModel
     from ddpm.runtime.progress import duration
     from stages.train import describe_model, prepare
@@ -179,7 +179,7 @@ def _sampling(config: Config, device: "torch.device") -> bool:
 def _scoring(config: Config, images: int) -> bool:
     import torch
 
-    from ddpm.estimate import scoring_seconds
+    from ddpm.commands.estimate import scoring_seconds
     from ddpm.evaluation.features import load_extractor, weights_file
     from ddpm.runtime.progress import duration
 
