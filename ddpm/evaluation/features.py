@@ -47,7 +47,8 @@ class EfficientNetFeatures(nn.Module):
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
-        # Optional, see `ddpm.evaluation.efficientnet`; it has not changed since 2020, so only its layers are used, not its loader.
+        # Optional, see `ddpm.evaluation.efficientnet`; it has not changed since 2020, so only its layers are used, not
+        # its loader.
         from efficientnet_lite_pytorch import EfficientNet
 
         self.network = EfficientNet.from_name("efficientnet-lite0")

@@ -1,0 +1,326 @@
+"""Stores that fail in every way: it costs seconds and a warning, and what they missed is sent later."""
+
+import fcntl
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddpm import tracking
+from ddpm.config import Config, load_config
+from ddpm.runtime.errors import InputError, RunError
+from ddpm.tracking import recorder
+from tests.support import ROOT
+from tests.support.tracked import TRAIN, client, runs, score, train
+
+NOWHERE = "http://127.0.0.1:9"  # "discard", where nothing listens
+STEPS = 20
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def record(tracked: Config, picture: np.ndarray, tmp_path: Path):
+    """Track all kinds of things, then change the files, as the next experiment would."""
+
+    def record() -> None:
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model/weights.bin").write_bytes(b"this model")
+        (tmp_path / "fid.md").write_text("this report")
+        with tracking.training_run(tracked, TRAIN) as tracker:
+            tracker.tags({"device": "CPU"})
+            for step in range(1, STEPS + 1):
+                tracker.metrics({"loss": 1 / step, "lr": 0.1}, step=step)
+            tracker.image("samples", picture, step=STEPS)
+            tracker.artifacts(tmp_path / "model", "model")
+            tracker.artifacts(tmp_path / "fid.md")
+        (tmp_path / "model/weights.bin").write_bytes(b"the next model")
+        (tmp_path / "fid.md").write_text("the next report")
+
+    return record
+
+
+def check_complete(root: Path, config: Config) -> None:
+    """The one run has all that `record` tracked."""
+    (run,) = runs(root, config)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name.startswith("linear · 700 epochs")
+    assert run.data.params["train.lr"] == "0.0002"
+    assert run.data.tags["device"] == "CPU" and run.data.tags["pipeline.key"] == TRAIN
+    for name, value in (("loss", lambda step: 1 / step), ("lr", lambda step: 0.1)):
+        curve = client(root).get_metric_history(run.info.run_id, name)
+        assert [(point.step, point.value) for point in curve] == [(step, value(step)) for step in range(1, STEPS + 1)]
+        assert all(run.info.start_time <= point.timestamp <= run.info.end_time for point in curve)
+    folder = root / "mlartifacts" / run.info.run_id / "artifacts"
+    assert (folder / "model/weights.bin").read_bytes() == b"this model"
+    assert (folder / "fid.md").read_text() == "this report"
+    assert len(list(folder.glob("images/samples+step+*.png"))) == 1
+    assert unsent(root) == []
+
+
+def unsent(root: Path) -> list[Path]:
+    return list((root / ".unsent").glob("*"))
+
+
+@contextmanager
+def seconds_and_one_warning(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < 15
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == captured.err.count("warning: MLflow failed") == 1
+    assert "python -m ddpm sync" in captured.err
+
+
+@contextmanager
+def impatience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A second for all calls together, instead of ten."""
+    assert recorder.PATIENCE <= 10
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder, "PATIENCE", 1.0)
+        yield
+
+
+def test_what_a_refusing_server_missed_is_sent_later(repository, tracked, record, capfd, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    with seconds_and_one_warning(capfd):
+        record()
+    with pytest.raises(RunError, match="it is kept"):
+        tracking.sync()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    ended = time.time() * 1000
+    assert tracking.sync() == 1
+    check_complete(repository, tracked)
+    assert runs(repository, tracked)[0].info.end_time <= ended  # when it ended, not when it was sent
+    assert tracking.sync() == 0
+
+
+def test_what_a_silent_server_missed_is_sent_later(repository, tracked, record, capfd, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, and never answers
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+        with impatience(monkeypatch), seconds_and_one_warning(capfd):
+            record()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert tracking.sync() == 1
+    check_complete(repository, tracked)
+
+
+def test_what_a_locked_database_missed_is_sent_later(repository, tracked, record, capfd, monkeypatch):
+    train(tracked.model_copy(update={"tracking": tracked.tracking.model_copy(update={"experiment": "before"})}))
+    with closing(sqlite3.connect(repository / "mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with impatience(monkeypatch), seconds_and_one_warning(capfd):
+            record()
+        other.execute("ROLLBACK")
+    assert tracking.sync() == 1
+    check_complete(repository, tracked)
+
+
+@pytest.mark.parametrize("calls", [1, 2, 10, 21, 22, 23, 24, 25])
+def test_what_a_store_that_dies_in_mid_run_missed_is_sent_later(repository, tracked, record, capfd, monkeypatch, calls):
+    """After the given number of entries; the last one still arrives, but its answer does not."""
+    send, sent = tracking.store.Store.send, []
+
+    def dying(store, claim, entry):
+        if len(sent) < calls:
+            send(store, claim, entry)
+        sent.append(entry)
+        if len(sent) >= calls:
+            raise ConnectionError("gone")
+
+    with monkeypatch.context() as patch, seconds_and_one_warning(capfd):
+        patch.setattr(tracking.store.Store, "send", dying)
+        record()
+    assert len(sent) == calls
+    assert len(unsent(repository)) == 1
+    assert tracking.sync() == 1
+    check_complete(repository, tracked)
+
+
+def test_the_next_stage_sends_it(repository, tracked, record, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    record()
+    score(tracked, fid=10.0)
+    assert len(unsent(repository)) == 2
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    score(tracked, fid=9.0)
+    check_complete(repository, tracked)
+    (run,) = runs(repository, tracked)
+    assert [point.value for point in client(repository).get_metric_history(run.info.run_id, "fid")] == [10.0, 9.0]
+
+
+def test_an_attempt_that_was_killed_and_one_that_went_on_become_one_run(repository, tracked, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    with pytest.raises(SystemExit), tracking.training_run(tracked, TRAIN) as tracker:
+        for step in (1, 2, 3):
+            tracker.metrics({"loss": 1 / step}, step=step)
+        raise SystemExit(143)
+    with tracking.training_run(tracked, TRAIN, resumed=True) as tracker:  # from a checkpoint after step 1
+        for step in (2, 3, 4):
+            tracker.metrics({"loss": 1 / step}, step=step)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert tracking.sync() == 1
+    (run,) = runs(repository, tracked)
+    assert run.info.status == "FINISHED"
+    assert [point.step for point in client(repository).get_metric_history(run.info.run_id, "loss")] == [1, 2, 3, 4]
+
+
+def test_an_attempt_that_is_sent_when_the_next_one_has_finished_ends_it_no_more(repository, tracked, monkeypatch):
+    """Another process was just at its folder when the next attempt began."""
+    with pytest.raises(SystemExit), tracking.training_run(tracked, TRAIN) as tracker:
+        tracker.metrics({"loss": 1.0}, step=1)
+        monkeypatch.setattr(tracking.store.Store, "send", refuse := lambda *_: 1 / 0)
+        tracker.metrics({"loss": 0.5}, step=2)
+        raise SystemExit(143)
+    assert tracking.store.Store.send is refuse
+    monkeypatch.undo()
+    monkeypatch.chdir(repository)
+    (folder,) = unsent(repository)
+    with (folder / "log.jsonl").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with tracking.training_run(tracked, TRAIN, resumed=True) as tracker:
+            tracker.metrics({"loss": 0.25}, step=3)
+    assert tracking.sync() == 1
+    (run,) = runs(repository, tracked)
+    assert run.info.status == "FINISHED"
+    points = client(repository).get_metric_history(run.info.run_id, "loss")
+    assert {point.step: point.value for point in points} == {1: 1.0, 2: 0.5, 3: 0.25}
+
+
+ENDLESS = f"""
+import sys, time
+from ddpm import tracking
+from ddpm.config import load_config
+config = load_config({str(ROOT / "params.yaml")!r})
+config = config.model_copy(update={{"tracking": config.tracking.model_copy(update={{"experiment": sys.argv[1]}})}})
+with tracking.training_run(config, "b" * 64) as run:
+    run.metrics({{"loss": 1.0}}, step=1)
+    print("running", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def endless_training(repository: Path, config: Config, **environment: str) -> Iterator[subprocess.Popen]:
+    """A process in the middle of a training."""
+    command = [sys.executable, "-c", ENDLESS, config.tracking.experiment]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    with subprocess.Popen(command, cwd=repository, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "running\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_killed_run_does_not_go_on_running(repository, tracked):
+    with endless_training(repository, tracked) as process:
+        train(tracked)
+        status = {run.data.tags["pipeline.key"]: run.info.status for run in runs(repository, tracked)}
+        assert status == {"b" * 64: "RUNNING", TRAIN: "FINISHED"}
+        process.kill()
+        process.wait()
+        score(tracked, fid=10.0)
+    assert sorted(run.info.status for run in runs(repository, tracked)) == ["FINISHED", "KILLED"]
+
+
+def test_the_entries_of_a_killed_process_are_sent_when_it_is_gone(repository, tracked, capfd):
+    with endless_training(repository, tracked, MLFLOW_TRACKING_URI=NOWHERE) as process:
+        assert tracking.sync() == 0
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (folder,) = unsent(repository)
+    with (folder / "log.jsonl").open("a") as log:
+        log.write('{"metrics": {"loss": 0.')  # a kill in the middle of a line
+    assert tracking.sync() == 1
+    (run,) = runs(repository, tracked)
+    assert (run.info.status, run.data.metrics) == ("KILLED", {"loss": 1.0})
+
+
+@pytest.mark.parametrize("log", ["", "{}\n", '{"work": {"stage": "train"}, "claim": null}\n', "half of a lin"])
+def test_a_damaged_folder_is_named_and_stops_nobody(repository, tracked, record, capfd, monkeypatch, log):
+    damaged = repository / ".unsent/1-1"
+    damaged.mkdir(parents=True)
+    (damaged / "log.jsonl").write_text(log)
+    train(tracked)
+    assert f"{damaged}: what MLflow missed cannot be read" in capfd.readouterr().err
+    assert runs(repository, tracked)[0].info.status == "FINISHED"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    record()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(InputError, match="delete this folder"):
+        tracking.sync()
+    assert unsent(repository) == [damaged]
+    assert len(runs(repository, tracked)) == 2
+
+
+def test_the_command_says_what_it_sent(repository, tracked, record, monkeypatch):
+    def sync() -> tuple[int, str]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "ddpm", "sync"]
+        done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    record()
+    code, output = sync()
+    assert code == 1 and "error: MLflow cannot take" in output and "Traceback" not in output
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert sync() == (0, "Sent 1 run.\n")
+    assert sync() == (0, "Nothing was left to send.\n")
+    check_complete(repository, tracked)
+
+
+FULL_DISK = f"""
+import subprocess
+from pathlib import Path
+from tests.support.tracked import TRAIN
+from ddpm import tracking
+from ddpm.config import load_config
+
+config = load_config({str(ROOT / "params.yaml")!r})
+Path("model.bin").write_bytes(bytes(1_000_000))
+with tracking.training_run(config, TRAIN) as tracker:
+    tracker.metrics({{"loss": 1.0}}, step=1)
+    Path("mlartifacts").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "mlartifacts"], check=True)
+    tracker.artifacts(Path("model.bin"))
+    tracker.metrics({{"loss": 0.5}}, step=2)
+subprocess.run(["umount", "mlartifacts"], check=True)
+"""
+
+
+def test_artifacts_for_which_there_was_no_room_are_sent_later(tmp_path, monkeypatch):
+    """On a real small disk, mounted for one process alone."""
+    if subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("mounting a small disk needs user namespaces, which this system does not allow")
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    done = subprocess.run(
+        ["unshare", "-rm", sys.executable, "-c", FULL_DISK],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.count("\n") == done.stderr.count("No space left on device") == 1
+    monkeypatch.chdir(tmp_path)
+    config = load_config(ROOT / "params.yaml")
+    (run,) = runs(tmp_path, config)
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 0.5})
+    assert tracking.sync() == 1
+    assert (tmp_path / "mlartifacts" / run.info.run_id / "artifacts/model.bin").stat().st_size == 1_000_000
+    assert len(runs(tmp_path, config)) == 1 and unsent(tmp_path) == []
