@@ -8,8 +8,8 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks import RESULTS, machine, spread, write
-from benchmarks.contenders import flops
-from benchmarks.flops import peak
+from benchmarks.speed.contenders import flops
+from benchmarks.speed.flops import peak
 from ddpm.commands.estimate import random_images, seconds_of
 from ddpm.config import Config, load_config, parse_config
 from ddpm.reporting.figures import default_style, save

@@ -1,4 +1,4 @@
-"""One trial of `benchmarks.recipe`: the pipeline's own train, sample and fid, trained for so many minutes."""
+"""One trial of `benchmarks.quality.recipe`: the pipeline's own train, sample and fid, trained for so many minutes."""
 
 import contextlib
 import gc
