@@ -37,8 +37,8 @@ from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import RunError, guarded
 from ddpm.runtime.paths import PROCESSED
 from ddpm.runtime.progress import progress_bar
+from ddpm.training.setup import split
 from stages.fid import features_of, reference_features
-from stages.train import split
 
 WORK = Path(".peers")
 WARM_UP, TIMED_SECONDS = 2, 3.0  # steps, and how long the speed is measured, to plan the number of steps

@@ -20,7 +20,7 @@ from ddpm.data.dataset import load_packed
 from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import count_parameters
 from ddpm.runtime.devices import choose_device
-from stages.train import describe_model, prepare, split
+from ddpm.training.setup import describe_model, prepare, split
 
 Weights = dict[str, Tensor]
 

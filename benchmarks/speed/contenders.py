@@ -33,7 +33,7 @@ class Contender:
 
 def ours(work: Workload) -> Contender:
     """This project: `Training.train_step`, and the sums that its loop keeps."""
-    from stages.train import prepare
+    from ddpm.training.setup import prepare
 
     config = work.config
     training = prepare(config, load_packed(work.packed), choose_device(config.device))

@@ -28,7 +28,7 @@ from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import guarded
 from ddpm.runtime.forecast import peak_memory
-from stages.train import prepare
+from ddpm.training.setup import prepare
 
 SMALL: Changes = {"data.image_size": 32, "model.channels": 32, "model.head_channels": 32, "train.batch_size": 16}
 ACCUMULATE: Changes = {"train.accumulate": 2}

@@ -35,7 +35,7 @@ from ddpm.reporting.figures import default_style, save
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import InputError, guarded
 from ddpm.runtime.paths import PROCESSED
-from stages.train import describe_model, prepare
+from ddpm.training.setup import describe_model, prepare
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ from ddpm.network.unet import count_parameters
 from ddpm.runtime.distributed import ALONE
 from ddpm.runtime.forecast import forecast
 from ddpm.runtime.progress import duration
+from ddpm.training.setup import describe_model, needs, prepare
 from ddpm.training.step import STATE_BYTES
-from stages.train import describe_model, needs, prepare
 
 CPU = torch.device("cpu")
 

@@ -67,7 +67,7 @@ def test_the_model_on_disk_is_the_average_that_training_reports(reproduced):
     from ddpm import load_model
     from ddpm.config import load_config
     from ddpm.data.dataset import load_packed
-    from stages.train import prepare
+    from ddpm.training.setup import prepare
 
     config = load_config(reproduced / "params.yaml")
     training = prepare(config, load_packed(reproduced / "data/processed"), torch.device("cpu"))
