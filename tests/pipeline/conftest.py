@@ -8,13 +8,13 @@ from tests.support.tiny_repository import call, make_repository, stages_run
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_repository(tmp_path_factory.mktemp("pipeline") / "repository")
 
 
 @pytest.fixture(scope="module")
-def reproduced(repository: Path) -> Path:
+def reproduced(fresh: Path) -> Path:
     """The same repository after the first `dvc repro`."""
-    output = call(repository, "dvc", "repro")
+    output = call(fresh, "dvc", "repro")
     assert stages_run(output) == ["download", "preprocess", "explore", "reference", "train", "sample", "fid", "report"]
-    return repository
+    return fresh

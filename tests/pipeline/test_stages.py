@@ -22,26 +22,26 @@ from tests.support.tiny_repository import (
 
 
 @pytest.mark.parametrize("stage", ["explore", "train", "sample", "fid", "report"])
-def test_a_stage_run_by_hand_too_early_says_what_to_do(repository, stage):
-    output = call(repository, "python", "-m", f"stages.{stage}", check=False)
+def test_a_stage_run_by_hand_too_early_says_what_to_do(fresh, stage):
+    output = call(fresh, "python", "-m", f"stages.{stage}", check=False)
     assert output.startswith("error: ") and "`dvc repro" in output and output.count("\n") == 1
 
 
-def test_a_python_without_the_packages_is_named(repository):
+def test_a_python_without_the_packages_is_named(fresh):
     done = subprocess.run(  # -S: without site-packages
-        [sys.executable, "-S", "-m", "stages.download"], cwd=repository, capture_output=True, text=True, check=False
+        [sys.executable, "-S", "-m", "stages.download"], cwd=fresh, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert done.stderr == f"error: {sys.executable} lacks pydantic; run `source .venv/bin/activate` first\n"
 
 
-def test_dvc_called_by_path_with_another_python_on_the_path_says_what_to_do(repository, tmp_path):
+def test_dvc_called_by_path_with_another_python_on_the_path_says_what_to_do(fresh, tmp_path):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     python.chmod(0o755)
     done = subprocess.run(
         [str(Path(sys.executable).parent / "dvc"), "repro"],
-        cwd=repository,
+        cwd=fresh,
         env=environment() | {"PATH": f"{tmp_path}:/usr/bin:/bin"},
         capture_output=True,
         text=True,
@@ -51,15 +51,15 @@ def test_dvc_called_by_path_with_another_python_on_the_path_says_what_to_do(repo
     assert "exited with 2" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_bad_parameter_ends_in_one_sentence_before_any_work(repository):
-    params = repository / "params.yaml"
+def test_a_bad_parameter_ends_in_one_sentence_before_any_work(fresh):
+    params = fresh / "params.yaml"
     good = params.read_text()
     params.write_text(good.replace("schedule: linear", "schedule: bogus"))
-    output = call(repository, "dvc", "repro", check=False)
+    output = call(fresh, "dvc", "repro", check=False)
     params.write_text(good)
     assert "params.yaml: schedule: found 'bogus', choose 'linear', 'cosine' or 'sigmoid'" in output
     assert "exited with 2" in output and "Traceback" not in output
-    assert stages_run(output) == ["download"] and not (repository / "data/raw").exists()
+    assert stages_run(output) == ["download"] and not (fresh / "data/raw").exists()
 
 
 def test_the_model_on_disk_is_the_average_that_training_reports(reproduced):
