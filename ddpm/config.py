@@ -6,15 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, ValidationError, model_validator
 
 from ddpm.parameter_types import (
     AutoBatch,
@@ -27,6 +19,7 @@ from ddpm.parameter_types import (
     Integer,
     NoFp16,
     Number,
+    Patch,
     Precision,
     Probability,
     Sampler,
@@ -84,10 +77,11 @@ class ModelConfig(_Group):
     head_channels: Count
     dropout: Probability
     conditional: StrictBool
+    patch: Patch = 1  # models of earlier versions have none
 
     def resolutions(self, image_size: int) -> list[int]:
-        """Image sides in pixels, from the input to the bottom of the U."""
-        return [image_size >> level for level in range(len(self.channel_mults))]
+        """Sides of the grid that the network sees, in patches (in pixels without), from the input to the bottom."""
+        return [image_size // self.patch >> level for level in range(len(self.channel_mults))]
 
     def check(self, image_size: int) -> None:
         """Check that widths, attention and images go together.
@@ -96,21 +90,23 @@ class ModelConfig(_Group):
             ValueError: in a sentence that begins with the parameter.
         """
         sides = self.resolutions(image_size)
+        patches, unit = (f" in patches of {self.patch}", "patches") if self.patch > 1 else ("", "pixels")
+        grid = f" (attention sides are those of the grid of {sides[0]} × {sides[0]} patches)" if patches else ""
         if sides[-1] < 2:  # on a single pixel, group normalisation would leave nothing of the image
             raise ValueError(
-                f"model.channel_mults: {len(sides)} resolutions do not fit images of {image_size} pixels; "
-                f"shorten the list to at most {image_size.bit_length() - 1} entries"
+                f"model.channel_mults: {len(sides)} resolutions do not fit images of {image_size} pixels{patches}; "
+                f"shorten the list to at most {sides[0].bit_length() - 1} entries"
             )
         for side in self.attention:
             if side not in sides:
-                raise ValueError(f"model.attention: {side} is no resolution of this network; choose from {sides}")
+                found = f"{side} is no resolution of this network{patches}"
+                raise ValueError(f"model.attention: {found}; choose from {sides}{grid}")
         for side, mult in zip(sides, self.channel_mults, strict=True):
             channels, head = self.channels * mult, self.head_channels
             attends = side in self.attention or (self.attention and side == sides[-1])
             if attends and channels > head and channels % head:
-                raise ValueError(
-                    f"model.head_channels: {head} is no divisor of the {channels} channels at {side} pixels; choose one"
-                )
+                found = f"{head} is no divisor of the {channels} channels at {side} {unit}"
+                raise ValueError(f"model.head_channels: {found}; choose one")
 
 
 class DiffusionConfig(_Group):

@@ -83,6 +83,11 @@ def unet_config(weights: dict[str, Tensor], config: dict[str, Any]) -> dict[str,
         InputError: there are none; the sentence names the parameter.
     """
     model = ModelConfig.model_validate(config["model"])
+    if model.patch != 1:
+        raise InputError(
+            f"model.patch: found {model.patch}, but diffusers builds no networks that work on patches; "
+            "train one with model.patch: 1"
+        )
     if model.channel_mults[0] != 1:
         raise InputError(
             f"model.channel_mults: found {model.channel_mults}, but diffusers builds only networks whose list begins "

@@ -1,6 +1,6 @@
-"""The U-Net and its normalisation.
+"""The U-Net, its normalisation, and the patches on which it may work.
 
 It knows nothing of diffusion and data.
 """
 
-__all__ = ["group_norm", "unet"]
+__all__ = ["group_norm", "patches", "unet", "zero_init"]

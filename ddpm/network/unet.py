@@ -1,7 +1,6 @@
 """The network: the U-Net of Ho et al. 2020 with scale-shift conditioning (Dhariwal & Nichol 2021)."""
 
 import math
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +9,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ddpm.config import ModelConfig
 from ddpm.network.group_norm import GroupNorm
-
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+from ddpm.network.patches import Pixels
+from ddpm.network.zero_init import zero_init
 
 
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
@@ -33,14 +32,6 @@ def timestep_embedding(t: Tensor, channels: int) -> Tensor:
 def group_norm(channels: int, config: ModelConfig) -> GroupNorm:
     """GroupNorm with 32 groups, or as many as divide the network's width; the same everywhere, as diffusers has it."""
     return GroupNorm(math.gcd(32, config.channels), channels)
-
-
-def zero_init(layer: Layer) -> Layer:
-    """Start a residual branch, or the whole network, at zero (Ho et al. 2020's code; Zhang et al. 2019)."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
 
 
 class ResidualBlock(nn.Module):
@@ -156,7 +147,7 @@ class UNet(nn.Module):
         super().__init__()
         width = config.channels
         widths = [width * mult for mult in config.channel_mults]
-        attends = [image_size >> level in config.attention for level in range(len(widths))]
+        attends = [side in config.attention for side in config.resolutions(image_size)]
         embed = 4 * width
 
         self.checkpoint_activations = False
@@ -164,7 +155,8 @@ class UNet(nn.Module):
         self.time_mlp = nn.Sequential(nn.Linear(width, embed), nn.SiLU(), nn.Linear(embed, embed))
         self.class_embedding = nn.Embedding(num_classes + none_class, embed) if num_classes is not None else None
         self.none_class = num_classes if none_class else None
-        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.pixels = Pixels(config.patch, out_channels) if config.patch > 1 else None
+        self.stem = nn.Conv2d(self.pixels.patch_channels if self.pixels else 3, width, 3, padding=1)
 
         self.down = nn.ModuleList()
         skips, channels = [width], width
@@ -193,7 +185,10 @@ class UNet(nn.Module):
             if i > 0:
                 self.up.append(Upsample(channels))
 
-        last = zero_init(nn.Conv2d(channels, out_channels, 3, padding=1))
+        if self.pixels is None:
+            last = zero_init(nn.Conv2d(channels, out_channels, 3, padding=1))
+        else:
+            last = nn.Conv2d(channels, self.pixels.patch_channels, 3, padding=1)
         self.head = nn.Sequential(group_norm(channels, config), nn.SiLU(), last)
         # Without bias, so that labels of zero are the same as none. Last, so that the other weights start as without.
         self.augment = zero_init(nn.Linear(augment_labels, width, bias=False)) if augment_labels else None
@@ -218,6 +213,7 @@ class UNet(nn.Module):
         embedding = self.time_mlp(embedding)
         if self.class_embedding is not None:
             embedding = embedding + self.class_embedding(labels)
+        x, *fine = self.pixels.split(x) if self.pixels is not None else (x,)
         x = self.stem(x)
         skips = [x]
         for layer in self.down:
@@ -227,7 +223,8 @@ class UNet(nn.Module):
             x = self._level(layer, x, embedding)
         for layer in self.up:
             x = self._level(layer, x, embedding, skips.pop()) if isinstance(layer, Level) else layer(x)
-        return self.head(x)
+        x = self.head(x)
+        return x if self.pixels is None else self._level(self.pixels, x, *fine)
 
     def sampling_weights(self) -> dict[str, Tensor]:
         """All of the state that sampling needs: without the layer for augmentations, of which it has none."""
