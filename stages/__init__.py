@@ -1,14 +1,12 @@
 """The stages of dvc.yaml, one module each; run as `python -m stages.NAME` in the repository root."""
 
-import ctypes
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from ddpm.runtime.interpreter import require
-from ddpm.runtime.signals import listen, settle
+from ddpm.runtime.signals import end_with_parent, listen, settle
 
 if sys.argv[0] == "-m":  # a stage is about to run, whose imports take seconds
     listen()
@@ -19,21 +17,7 @@ from ddpm.config import Config, load_config  # noqa: E402
 from ddpm.runtime.errors import InputError, guarded  # noqa: E402
 from ddpm.runtime.stage_times import timed  # noqa: E402
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-def _end_with_parent() -> None:
-    """Have the system end this stage with its parent: DVC or torchrun, killed, leave it behind, working for nobody.
-
-    The parent must be DVC itself, not its shell, which would live on: hence the `exec` in dvc.yaml.
-    """
-    launched = "RANK" in os.environ  # by torchrun
-    if (launched or os.environ.get("DVC_STAGE")) and sys.platform == "linux":
-        # A process that waits for another one's part of the work takes notice of nothing milder.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL if launched else signal.SIGTERM)
-
-
-_end_with_parent()  # here, for the same reason
+end_with_parent()  # here, for the same reason
 
 
 def run(stage: Callable[[Config], None]) -> None:

@@ -33,8 +33,7 @@ def main(config: Config) -> None:
     if len(heldout_rows):
         shown = packed.images[heldout_rows[:HELDOUT_IMAGES]]
         save_png(grid(enlarge(shown), columns=8), PICTURES / "heldout.png")
-    heldout = packed.items.iloc[heldout_rows]
-    heldout[["id", "label"]].to_csv(PICTURES / "heldout.csv", index=False, lineterminator="\n")
+    packed.items.iloc[heldout_rows][["id", "label"]].to_csv(PICTURES / "heldout.csv", index=False, lineterminator="\n")
 
     data = data_facts(packed, heldout_rows)
     page = render(

@@ -1,14 +1,15 @@
 """Stage `preprocess`: from data/raw to the packed images of data/processed."""
 
 from ddpm.config import Config
-from ddpm.data import preprocess, sources
+from ddpm.data import preprocess
+from ddpm.data.sources import choice
 from ddpm.runtime.paths import PROCESSED, RAW
 from stages import run
 
 
 def main(config: Config) -> None:
     """Write data/processed."""
-    source = sources.make(config.data, RAW)
+    source = choice.make(config.data, RAW)
     packed = preprocess.pack(source, config.data.image_size, skip_bad=config.data.on_bad_image == "skip")
     packed.save(PROCESSED)
 

@@ -1,7 +1,5 @@
 """Write the report, and add scores, pictures and report to the training's MLflow run."""
 
-from typing import Any
-
 import pandas as pd
 
 from ddpm.config import Config
@@ -13,8 +11,9 @@ from ddpm.runtime.devices import describe, kind_of_device
 from ddpm.runtime.paths import MODELS, PROCESSED, REPORTS
 from ddpm.runtime.stage_files import load_json
 from ddpm.runtime.stage_times import stage_times
-from ddpm.tracking import later_stage
 from ddpm.tracking.identity import run_filter
+from ddpm.tracking.runs import later_stage
+from ddpm.tracking.scores import flat_scores
 from stages import run
 
 
@@ -52,17 +51,6 @@ def main(config: Config) -> None:
             path = REPORTS / name
             tracker.artifacts(path, "report" if path.is_file() else f"report/{name}")
     print(f"The report is in {REPORTS / 'fid.html'}")
-
-
-def flat_scores(scores: dict[str, Any]) -> dict[str, float]:
-    """Names and numbers for MLflow, grouped by the extractor: inception/fid, inception/fid_low and so on."""
-    flat = {}
-    for name, score in scores["scores"].items():
-        for part, value in (score or {}).items():
-            flat[name if part == "value" else f"{name}_{part}"] = value
-    for name, score in (scores["floor"] or {"scores": {}})["scores"].items():
-        flat |= {f"{name}_same_n": score["model"], f"{name}_floor": score["real"]}
-    return {f"{scores['extractor']}/{name}": value for name, value in flat.items()}
 
 
 if __name__ == "__main__":

@@ -13,36 +13,25 @@ from ddpm.runtime.distributed import process_group, spread
 from ddpm.runtime.errors import MAKE_ROOM, memory_for
 from ddpm.runtime.lineage import stage_key
 from ddpm.runtime.paths import MODELS, PROCESSED
-from ddpm.tracking import training_run
+from ddpm.tracking.runs import training_run
+from ddpm.training import setup
 from ddpm.training.loop import Training
-from ddpm.training.setup import check, describe_model, looks_of, needs, prepare, save_curves, save_noise_levels
 from stages import run
 
 
 def main(config: Config) -> None:
     """Read data/processed/; write models/ and reports/curves/."""
     packed = load_packed(PROCESSED)
-    check(config, packed)  # before the other processes start, so that a fault is told once
+    setup.check(config, packed)  # before the other processes start, so that a fault is reported once
     spread("stages.train")
     key = stage_key("train", config.model_dump(mode="json"))
     device = choose_device(config.device)
     with process_group(device) as group, checkpoint_for(key) if group.rank == 0 else nullcontext() as checkpoint:
         with memory_for("the network with its images", f"lower model.channels, or {MAKE_ROOM}"):
-            training = prepare(config, packed, device, group)
-        description = describe_model(config, packed, training)
-        if checkpoint:
-            size, images, heldout = (description["training"][key] for key in ("parameters", "images", "heldout_images"))
-            print(
-                f"Training {size / 1e6:.1f} M parameters on {images} images ({heldout} held out): "
-                f"{training.steps} steps on {describe(device, group.size)}. "
-                f"The images ({packed.images.nbytes / 1e6:.0f} MB) {training.train_set.place}."
-            )
-        # From the first process, because other machines may not see its disk.
-        if state := group.broadcast(checkpoint.load() if checkpoint else None):
-            training.restore(state)
-            if checkpoint:
-                print(f"Going on from the checkpoint after step {training.progress.steps}.")
-        with memory_for(*needs(config, group)):
+            training = setup.prepare(config, packed, device, group)
+        description = setup.describe_model(config, packed, training)
+        setup.resume(training, packed, description, checkpoint)
+        with memory_for(*setup.needs(config, group)):
             if checkpoint:
                 train(config, packed, training, description, key, checkpoint)
             else:
@@ -50,23 +39,18 @@ def main(config: Config) -> None:
 
 
 def train(
-    config: Config,
-    packed: PackedImages,
-    training: Training,
-    description: dict[str, Any],
-    key: str,
-    checkpoint: Checkpoint,
+    config: Config, packed: PackedImages, training: Training, about: dict[str, Any], key: str, checkpoint: Checkpoint
 ) -> None:
     """Train from where `training` is, and write the outputs."""
     with training_run(config, key, resumed=training.progress.steps > 0) as tracker:
         device = describe(training.device, training.group.size)
         tracker.tags({"device": device, "data.sha256": checksum(PROCESSED / "images.npy")})
         # The looks go to MLflow alone, so without it they would be taken for nobody.
-        looks = looks_of(config, packed, training, description, tracker) if config.tracking.enabled else []
+        looks = setup.looks_of(config, packed, training, about, tracker) if config.tracking.enabled else []
         history = training.run(tracker, checkpoint, *looks)
-        save_model(MODELS, training.ema.model.sampling_weights(), description)
-        save_curves(history, key)
-        save_noise_levels(training)
+        save_model(MODELS, training.ema.model.sampling_weights(), about)
+        setup.save_curves(history, key)
+        setup.save_noise_levels(training)
         tracker.model(MODELS, checkpoint.folder)
 
 

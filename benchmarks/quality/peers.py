@@ -31,6 +31,7 @@ from ddpm.commands.estimate import seconds_of
 from ddpm.config import Config, load_config
 from ddpm.data.dataset import load_packed
 from ddpm.evaluation.protocol import evaluate
+from ddpm.evaluation.results import features_of, reference_features
 from ddpm.runtime.arrays import save_array
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import choose_device
@@ -38,7 +39,6 @@ from ddpm.runtime.errors import RunError, guarded
 from ddpm.runtime.paths import PROCESSED
 from ddpm.runtime.progress import progress_bar
 from ddpm.training.setup import split
-from stages.fid import features_of, reference_features
 
 WORK = Path(".peers")
 WARM_UP, TIMED_SECONDS = 2, 3.0  # steps, and how long the speed is measured, to plan the number of steps
@@ -131,13 +131,13 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> None:
         write(here / "training.json", about | {"machine": machine(device)})
     about = json.loads((here / "training.json").read_text())
     recipe: Recipe = RECIPES[name](work, about["steps"])
-    real = torch.from_numpy(reference_features(config)).to(device)
+    real = torch.from_numpy(reference_features(config.fid)).to(device)
     for number, moment in enumerate(about["moments"]):
         part = here / f"scores-{number}.json"
         if not part.exists():
             weights = torch.load(here / f"{number}.pt", map_location=device, weights_only=True)
             images = paint(recipe, weights, options.samples, options.batch_size, here / f"samples-{number}")
-            fake = torch.from_numpy(features_of(images, config, device)).to(device)
+            fake = torch.from_numpy(features_of(images, config.fid, device)).to(device)
             write(part, evaluate(real, fake) | {"reference_images": len(real)})
         moment |= json.loads(part.read_text())
     about |= {"parameters": recipe.parameters, "batch": recipe.batch, "calls": recipe.calls}

@@ -17,6 +17,7 @@ from ddpm.commands.estimate import seconds_of, step_seconds
 from ddpm.config import Config, load_config, parse_config
 from ddpm.data.dataset import PackedImages, load_packed
 from ddpm.evaluation.features import weights_file, weights_record
+from ddpm.evaluation.results import reference_features
 from ddpm.network.unet import count_parameters
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import InputError, RunError
@@ -65,7 +66,7 @@ def check_data(config: Config) -> None:
     Raises:
         InputError: features or weights are missing, or are of another extractor.
     """
-    fid.reference_features(config)
+    reference_features(config.fid)
     weights_record(config.fid.extractor)
     if not (file := weights_file(config.fid.extractor)).exists():
         raise InputError(f"{file}: no such file; run `dvc repro --force download`")

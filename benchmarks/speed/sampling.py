@@ -23,6 +23,7 @@ from benchmarks import RESULTS, machine, spread, write
 from ddpm.config import load_config
 from ddpm.evaluation.features import extract, load_extractor, weights_file
 from ddpm.evaluation.intervals import standard_error
+from ddpm.evaluation.results import reference_features
 from ddpm.evaluation.scores import fid, kid_blocks
 from ddpm.model.model_file import WEIGHTS_FILE
 from ddpm.model.trained import DiffusionModel, load_model
@@ -32,7 +33,6 @@ from ddpm.runtime.errors import InputError, guarded
 from ddpm.runtime.interpreter import lacking
 from ddpm.runtime.paths import MODELS
 from ddpm.runtime.progress import progress_bar
-from stages.fid import reference_features
 
 # Sampler, its options, and the numbers of steps with which it is scored.
 FAST = (10, 20, 50)
@@ -153,7 +153,7 @@ def timed(run: Run, device: torch.device) -> float:
 def measure_scores(options: argparse.Namespace) -> None:
     """Score the same number of samples, from the same noise, of every sampler and number of steps."""
     config, model = load_config(), load_model(MODELS)
-    real = torch.from_numpy(reference_features(config))
+    real = torch.from_numpy(reference_features(config.fid))
     extractor = load_extractor(config.fid.extractor, weights_file(config.fid.extractor), model.device)
     about = {
         "machine": machine(model.device),

@@ -13,7 +13,7 @@ from ddpm.config import Config
 from ddpm.runtime.checkpoint import SECONDS, SHARE, checkpoint_for
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.interpreter import lacking
-from ddpm.tracking import training_run
+from ddpm.tracking.runs import training_run
 from ddpm.training.batches import BatchOrder
 from ddpm.training.loop import Training
 from ddpm.training.setup import prepare

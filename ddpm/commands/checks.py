@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from ddpm.config import Config
-from ddpm.data.sources import make
+from ddpm.data.sources.choice import make
 from ddpm.data.sources.flowers102 import ARCHIVE
 from ddpm.data.sources.folder import EXTENSIONS
 from ddpm.evaluation.features import weights_file

@@ -50,7 +50,7 @@ def compare(arguments: argparse.Namespace) -> None:
     """
     # Imported here, because pandas, matplotlib and MLflow take seconds, which --help should not.
     from ddpm.config import load_config
-    from ddpm.reporting.comparison import write_comparison
+    from ddpm.reporting.comparison.pages import write_comparison
     from ddpm.runtime.errors import InputError, is_disk_full
     from ddpm.tracking.finished import scored_runs
 

@@ -13,7 +13,7 @@ def add_parser(commands: Any) -> None:
 
 def sync(_arguments: argparse.Namespace) -> None:
     """Send what is unsent."""
-    from ddpm import tracking
+    from ddpm.tracking import runs as tracking
 
     count = tracking.sync()
     print(f"Sent {count} run{'s' * (count != 1)}." if count else "Nothing was left to send.")

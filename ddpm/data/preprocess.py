@@ -19,7 +19,7 @@ import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ddpm.data.dataset import PackedImages
-from ddpm.data.sources import Item, Source
+from ddpm.data.sources.source import Item, Source
 from ddpm.runtime.errors import InputError, RunError
 from ddpm.runtime.progress import progress_bar
 

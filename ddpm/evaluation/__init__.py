@@ -11,6 +11,7 @@ __all__ = [
     "memorisation",
     "protocol",
     "quick_scores",
+    "results",
     "scores",
     "weights",
 ]

@@ -1,5 +1,6 @@
 """Signals that ask a process to end: in a training between two steps, elsewhere at once."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from typing import NoReturn
 # The same request may come twice: to a whole process group, and from a DVC that has died of it.
 ECHO = 1.0  # seconds
 IMPORT_PAUSE = 0.05  # seconds
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class _Request:
@@ -109,3 +111,14 @@ def _say(sentence: str) -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             for stream in (1, 2):
                 os.dup2(nowhere, stream)
+
+
+def end_with_parent() -> None:
+    """Have the system end this stage with its parent: DVC or torchrun, killed, leave it behind, working for nobody.
+
+    The parent must be DVC itself, not its shell, which would live on: hence the `exec` in dvc.yaml.
+    """
+    launched = "RANK" in os.environ  # by torchrun
+    if (launched or os.environ.get("DVC_STAGE")) and sys.platform == "linux":
+        # A process that waits for another one's part of the work takes notice of nothing milder.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL if launched else signal.SIGTERM)

@@ -15,9 +15,11 @@ from ddpm.diffusion.process import Diffusion
 from ddpm.evaluation.quick_scores import QuickScores
 from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import UNet, count_parameters
+from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.devices import (
     allow_tf32,
     check_device,
+    describe,
     keep_freed_memory,
     kind_of_device,
     make_deterministic,
@@ -172,6 +174,30 @@ def describe_model(config: Config, packed: PackedImages, training: Training) -> 
             "parameters": sum(tensor.numel() for tensor in training.unet.sampling_weights().values()),
         },
     }
+
+
+def resume(
+    training: Training, packed: PackedImages, description: dict[str, Any], checkpoint: Checkpoint | None
+) -> None:
+    """Say what will be trained, and go on from the checkpoint if there is one.
+
+    Args:
+        training: as `prepare` made it.
+        packed: all images.
+        description: see `describe_model`.
+        checkpoint: of rank 0; the other processes have none, because other machines may not see its disk.
+    """
+    if checkpoint:
+        size, images, heldout = (description["training"][key] for key in ("parameters", "images", "heldout_images"))
+        print(
+            f"Training {size / 1e6:.1f} M parameters on {images} images ({heldout} held out): "
+            f"{training.steps} steps on {describe(training.device, training.group.size)}. "
+            f"The images ({packed.images.nbytes / 1e6:.0f} MB) {training.train_set.place}."
+        )
+    if state := training.group.broadcast(checkpoint.load() if checkpoint else None):
+        training.restore(state)
+        if checkpoint:
+            print(f"Going on from the checkpoint after step {training.progress.steps}.")
 
 
 def looks_of(

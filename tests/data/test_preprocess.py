@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from ddpm.data.preprocess import pack, prepare, to_rgb, to_square
-from ddpm.data.sources import Item
 from ddpm.data.sources.folder import Folder
+from ddpm.data.sources.source import Item
 from ddpm.data.sources.synthetic import Synthetic
 from ddpm.runtime.errors import InputError, RunError
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ddpm.config import parse_config
-from ddpm.data import sources
+from ddpm.data.sources import choice
 from ddpm.data.sources.folder import EXTENSIONS, Folder
 from ddpm.data.sources.painting import FORMS, PALETTES, kind, paint
 from ddpm.data.sources.synthetic import Synthetic
@@ -58,7 +58,7 @@ def test_the_parameter_chooses_the_source_and_every_source_travels_to_a_worker(p
     params["data"]["path"] = "photos"
     for name in ("flowers102", "folder", "synthetic"):
         params["data"]["source"] = name
-        source = sources.make(parse_config(params).data, tmp_path)
+        source = choice.make(parse_config(params).data, tmp_path)
         assert source.name == name
         assert pickle.loads(pickle.dumps(source)) == source
 
@@ -182,7 +182,7 @@ def test_a_relative_path_starts_at_the_main_repository(params, tmp_path, monkeyp
     picture(tmp_path / "photos" / "a.png")
     monkeypatch.chdir(workspace)
     params["data"] |= {"source": "folder", "path": "photos"}
-    source = sources.make(parse_config(params).data, workspace / "raw")
+    source = choice.make(parse_config(params).data, workspace / "raw")
     source.fetch()
     assert len(source) == 1
 

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from ddpm import tracking
 from ddpm.runtime import checkpoint
 from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.stage_times import stage_times, timed
+from ddpm.tracking import runs as tracking
 from tests.support import ROOT
 from tests.support.tracked import TRAIN, client, runs
 
@@ -30,7 +30,7 @@ def test_nothing_but_the_times_in_mlflow_comes_from_a_clock_that_can_be_set():
                 (".st_mtime", ".utcnow")
             ):
                 found.add((path.relative_to(ROOT).as_posix(), name))
-    assert found == {("ddpm/tracking/__init__.py", "time.time")}
+    assert found == {("ddpm/tracking/runs.py", "time.time")}
 
 
 def test_a_run_neither_ends_before_it_began_nor_has_points_that_go_back(repository, tracked, set_back):

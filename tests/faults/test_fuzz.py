@@ -23,9 +23,9 @@ from scipy.io import savemat
 
 from ddpm.config import Config, flatten, load_config, parse_config
 from ddpm.data.preprocess import BadImageError, prepare
-from ddpm.data.sources import Item
 from ddpm.data.sources.flowers102 import Flowers102
 from ddpm.data.sources.folder import Folder
+from ddpm.data.sources.source import Item
 from ddpm.runtime.errors import InputError
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")

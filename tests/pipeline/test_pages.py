@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from ddpm import tracking
+from ddpm.tracking import runs as tracking
 from tests.support.browser import needs_chromium, open_page
 from tests.support.tiny_repository import call, environment, make_repository, wait_for
 from tests.support.tracked import client

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ddpm.commands.estimate import random_images
 from ddpm.config import Config, ModelConfig, parse_config
+from ddpm.evaluation import results
 from ddpm.evaluation.features import extract
 from ddpm.runtime import checkpoint
 from ddpm.runtime.arrays import save_array
@@ -45,7 +46,7 @@ def make_workspace(root: Path, config: Config, images: int, monkeypatch: pytest.
     monkeypatch.chdir(root)
     monkeypatch.setattr(checkpoint, "SECONDS", 0)
     monkeypatch.setattr(checkpoint, "SHARE", 0)
-    monkeypatch.setattr(fid, "load_extractor", lambda *_: FewFeatures().requires_grad_(False))
+    monkeypatch.setattr(results, "load_extractor", lambda *_: FewFeatures().requires_grad_(False))
     # Half of the time, for a picture.
     monkeypatch.setattr(fid, "save_neighbours", lambda *given: given[-1].parent.mkdir(parents=True, exist_ok=True))
     for name in ("dvc", "mlflow"):  # which a borrowed GPU may lack

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm import tracking
 from ddpm.config import Config
 from ddpm.data.pictures import grid, save_png
+from ddpm.tracking import runs as tracking
 from ddpm.tracking.identity import TRAINING, run_filter
 from tests.support.tracked import client
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from ddpm import tracking
 from ddpm.config import Config
+from ddpm.tracking import runs as tracking
 
 TRAIN = "a" * 64
 NOWHERE = "http://127.0.0.1:9"  # "discard", where nothing listens

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ddpm import tracking
 from ddpm.config import Config
+from ddpm.tracking import runs as tracking
+from ddpm.tracking import store
 from tests.support import ROOT
 from tests.support.tracked import NOWHERE, TRAIN, client, runs, score, train, unsent_folders
 
@@ -37,10 +38,10 @@ def test_an_attempt_that_is_sent_when_the_next_one_has_finished_ends_it_no_more(
     """Another process was just at its folder when the next attempt began."""
     with pytest.raises(SystemExit), tracking.training_run(tracked, TRAIN) as tracker:
         tracker.metrics({"loss": 1.0}, step=1)
-        monkeypatch.setattr(tracking.store.Store, "send", refuse := lambda *_: 1 / 0)
+        monkeypatch.setattr(store.Store, "send", refuse := lambda *_: 1 / 0)
         tracker.metrics({"loss": 0.5}, step=2)
         raise SystemExit(143)
-    assert tracking.store.Store.send is refuse
+    assert store.Store.send is refuse
     monkeypatch.undo()
     monkeypatch.chdir(repository)
     (folder,) = unsent_folders(repository)
@@ -57,7 +58,7 @@ def test_an_attempt_that_is_sent_when_the_next_one_has_finished_ends_it_no_more(
 
 ENDLESS = f"""
 import sys, time
-from ddpm import tracking
+from ddpm.tracking import runs as tracking
 from ddpm.config import load_config
 config = load_config({str(ROOT / "params.yaml")!r})
 config = config.model_copy(update={{"tracking": config.tracking.model_copy(update={{"experiment": sys.argv[1]}})}})

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from ddpm import tracking
 from ddpm.config import Config
+from ddpm.tracking import runs as tracking
 from tests.support import ROOT
 from tests.support.tracked import TRAIN, changed, client, runs, score, train
 
 ONE_RUN = f"""
 import sys
-from ddpm import tracking
+from ddpm.tracking import runs as tracking
 from ddpm.config import load_config
 from ddpm.tracking import recorder
 recorder.PATIENCE = 60  # seconds; four of them make MLflow's tables while other tests run

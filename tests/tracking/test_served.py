@@ -23,8 +23,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
-from ddpm import load_model, tracking
+from ddpm import load_model
 from ddpm.model.model_file import CONFIG_FILE, WEIGHTS_FILE
+from ddpm.tracking import runs as tracking
 from ddpm.tracking.served import REQUIREMENTS
 from tests.support import ROOT
 from tests.support.exported import CLASSES, write_model

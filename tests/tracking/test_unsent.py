@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpm import tracking
 from ddpm.config import Config, load_config
 from ddpm.runtime.errors import InputError, RunError
-from ddpm.tracking import recorder
+from ddpm.tracking import recorder, store
+from ddpm.tracking import runs as tracking
 from tests.support import ROOT
 from tests.support.tracked import NOWHERE, TRAIN, client, runs, score, train, unsent_folders
 
@@ -125,7 +125,7 @@ def test_what_a_locked_database_missed_is_sent_later(repository, tracked, record
 @pytest.mark.parametrize("calls", [1, 2, 10, 21, 22, 23, 24, 25])
 def test_what_a_store_that_dies_in_mid_run_missed_is_sent_later(repository, tracked, record, capfd, monkeypatch, calls):
     """After the given number of entries; the last one still arrives, but its answer does not."""
-    send, sent = tracking.store.Store.send, []
+    send, sent = store.Store.send, []
 
     def dying(store, claim, entry):
         if len(sent) < calls:
@@ -135,7 +135,7 @@ def test_what_a_store_that_dies_in_mid_run_missed_is_sent_later(repository, trac
             raise ConnectionError("gone")
 
     with monkeypatch.context() as patch, seconds_and_one_warning(capfd):
-        patch.setattr(tracking.store.Store, "send", dying)
+        patch.setattr(store.Store, "send", dying)
         record()
     assert len(sent) == calls
     assert len(unsent_folders(repository)) == 1
@@ -193,7 +193,7 @@ FULL_DISK = f"""
 import subprocess
 from pathlib import Path
 from tests.support.tracked import TRAIN
-from ddpm import tracking
+from ddpm.tracking import runs as tracking
 from ddpm.config import load_config
 
 config = load_config({str(ROOT / "params.yaml")!r})

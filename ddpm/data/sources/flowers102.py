@@ -15,7 +15,7 @@ from PIL import Image
 
 from ddpm.data import downloads
 from ddpm.data.downloads import Remote
-from ddpm.data.sources import Item
+from ddpm.data.sources.source import Item
 from ddpm.runtime.errors import InputError
 
 ARCHIVE, LABELS, SPLITS = "102flowers.tgz", "imagelabels.mat", "setid.mat"

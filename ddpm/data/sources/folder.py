@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from ddpm.data.downloads import Remote
-from ddpm.data.sources import Item
+from ddpm.data.sources.source import Item
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.progress import progress_bar

@@ -9,8 +9,8 @@ from typing import ClassVar
 from PIL import Image
 
 from ddpm.data.downloads import Remote
-from ddpm.data.sources import Item
 from ddpm.data.sources.painting import kind, paint
+from ddpm.data.sources.source import Item
 
 
 @dataclass(frozen=True)

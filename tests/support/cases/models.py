@@ -125,7 +125,7 @@ MODELS = [
         "a `config.json` that is no JSON",
         file(CONFIG, lambda data: data[:-9]),
         (
-            "models: no model can be read here (Unterminated string starting at: line 33 column 21 (char 473)); "
+            "models: no model can be read here (Unterminated string starting at: line 34 column 21 (char 489)); "
             "train one with `dvc repro train`"
         ),
         run=SAMPLE,

@@ -1,0 +1,160 @@
+"""MLflow, the record of what was run: DVC keeps the results, so a failing store never costs an experiment."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from ddpm.config import Config
+from ddpm.runtime.errors import InputError, RunError
+from ddpm.runtime.lineage import origin
+from ddpm.tracking import unsent
+from ddpm.tracking.identity import SCORING, TRAINING, params_of
+from ddpm.tracking.processes import new_attempt
+from ddpm.tracking.recorder import Patience, Recorder, deliver, reason
+from ddpm.tracking.served import write_serving_files
+from ddpm.tracking.store import Entry, Work, prepare
+
+CLOCK = time.time() - time.monotonic()
+
+
+class Tracker:
+    """One MLflow run to write to. Nothing here ever fails: what the store cannot take is kept for `sync`."""
+
+    def __init__(self, record: Callable[[Entry], None] | None) -> None:
+        self._enabled = record is not None
+        self._record = record or (lambda entry: None)
+
+    def tags(self, tags: dict[str, str]) -> None:
+        """Set or replace tags."""
+        self._record({"tags": tags})
+
+    def metrics(self, metrics: dict[str, float], step: int = 0) -> None:
+        """Add one point to each of these curves, in a single call to the store."""
+        self._record({"metrics": {name: float(value) for name, value in metrics.items()}, "step": step, "time": _now()})
+
+    def image(self, key: str, image: np.ndarray, step: int) -> None:
+        """Add a picture, (H, W, 3) uint8, to a series that the UI can scroll through by step."""
+        self._record({"image": image, "key": key, "step": step, "time": _now()})
+
+    def artifacts(self, path: Path, folder: str | None = None) -> None:
+        """Copy a file, or all files below a folder, to `folder` of the run's artifacts (default: their root)."""
+        self._record({"artifacts": str(path), "folder": folder})
+
+    def model(self, folder: Path, scratch: Path) -> None:
+        """Copy a model folder to `model` of the run's artifacts, with what `mlflow models serve` wants beside it.
+
+        Args:
+            folder: has the weights and their configuration.
+            scratch: a folder for what is made on the way; it is somebody's to delete, if this process is killed.
+        """
+        self.artifacts(folder, "model")
+        if not self._enabled:
+            return
+        try:
+            with tempfile.TemporaryDirectory(dir=scratch) as extra:
+                write_serving_files(Path(extra) / "model")
+                self.artifacts(Path(extra) / "model", "model")
+        except Exception as error:
+            print(f"warning: `mlflow models serve` will not know this model ({reason(error)})", file=sys.stderr)
+
+    def end(self, status: str) -> None:
+        """Set the final status (FINISHED, FAILED, KILLED) and the end time of a run that this stage has opened."""
+        self._record({"end": status, "time": _now()})
+
+
+@contextmanager
+def training_run(config: Config, key: str, resumed: bool = False) -> Iterator[Tracker]:
+    """Track a training in a run that ends with the block: FINISHED, FAILED by an exception or KILLED by a signal.
+
+    Args:
+        config: parameters of the training, recorded in the run.
+        key: identity of the training (`lineage.stage_key`), by which later stages find the run.
+        resumed: the training goes on from a checkpoint, so go on with the run of its interrupted attempt as well.
+    """
+    with _tracked(config, "train", key, resumed) as tracker:
+        yield tracker
+
+
+@contextmanager
+def later_stage(config: Config, train_key: str) -> Iterator[Tracker]:
+    """Add the scores of a trained model to the run of its training, whose status and times stay as they are.
+
+    The first set of samples joins the training's own run. Each further one (same training, other sampler settings)
+    gets a child run with a copy of the training's parameters, so that the UI compares one row per setting. Where
+    this store knows no such training, a new run with all parameters is opened, and a printed sentence says so.
+
+    Args:
+        config: parameters of sampling and scoring, recorded in the run.
+        train_key: identity of the training, as given to `training_run`.
+    """
+    with _tracked(config, "score", train_key, resumed=False) as tracker:
+        yield tracker
+
+
+def sync() -> int:
+    """Send what earlier stages could not; returns the number of runs that were completed.
+
+    What a running stage is still writing is left for later.
+
+    Raises:
+        InputError: something that was kept is damaged, or MLflow will never take it; the rest was sent.
+        RunError: the store still cannot take it; everything unsent is kept.
+    """
+    sent, refused = set(), []
+    for folder in unsent.pending():
+        try:
+            prepare()
+            sent.add(deliver(folder, Patience()))
+        except InputError as error:
+            refused.append(str(error))
+        except Exception as error:
+            raise RunError(f"MLflow cannot take {folder} yet ({reason(error)}); it is kept, try again later") from None
+    if refused:
+        raise InputError("\n".join(refused))
+    return len(sent - {None})
+
+
+@contextmanager
+def _tracked(config: Config, stage: str, key: str, resumed: bool) -> Iterator[Tracker]:
+    if not config.tracking.enabled:
+        yield Tracker(None)
+        return
+    recorder = Recorder(_work(config, stage, key, resumed))
+    tracker = Tracker(recorder.record)
+    status = "KILLED"
+    try:
+        recorder.connect()
+        yield tracker
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        tracker.end(status)
+        recorder.close()
+
+
+def _work(config: Config, stage: str, key: str, resumed: bool) -> Work:
+    name = f"{config.schedule} · {config.epochs} epoch{'s' * (config.epochs != 1)}"
+    return Work(
+        stage=stage,
+        key=key,
+        resumed=resumed,
+        names=(name, f"{name} · {config.sample.sampler} {config.sample.steps}"),
+        training=params_of(config, TRAINING),
+        scoring=params_of(config, SCORING),
+        tags=origin(),
+        started=_now(),
+        attempt=new_attempt(),
+        experiment=config.tracking.experiment,
+    )
+
+
+def _now() -> int:
+    """Milliseconds since 1970: the clock at the start, and what has passed since, also when the clock is set back."""
+    return int((CLOCK + time.monotonic()) * 1000)
