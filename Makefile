@@ -29,6 +29,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 lock:  # needs uv
 	uv pip compile pyproject.toml --universal --all-extras --no-emit-index-url --generate-hashes --output-file requirements.lock
@@ -37,4 +38,4 @@ audit:  # needs pip-audit, and asks PyPI for the known vulnerabilities of every 
 	pip-audit --requirement requirements.lock --disable-pip --strict
 
 clean:
-	rm -rf .demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

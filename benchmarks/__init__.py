@@ -1,8 +1,8 @@
-"""Measurements, `python -m benchmarks.NAME`.
+"""Measurements, `python -m benchmarks.ROOM.NAME`; what both rooms share lies here.
 
-train, sampling: how fast, as ratios of contenders that take turns in one run.
-doctor: how right `python -m ddpm doctor` is.
-recipe, peers: how good for so many minutes of training; docs/recipe.md says how to run them.
+speed: train, sampling: how fast, as ratios of contenders that take turns in one run; doctor: how right
+`python -m ddpm doctor` is.
+quality: recipe, peers: how good for so many minutes of training; docs/recipe.md says how to run them.
 """
 
 import json

@@ -1,1 +1,6 @@
-"""The commands of `python -m ddpm`, a module each; `add_parser` makes a command known without importing its work."""
+"""The commands of `python -m ddpm`, a module each; `add_parser` registers one without importing its work.
+
+They know nothing of the stages, and no other room knows of them.
+"""
+
+__all__ = ["checks", "compare", "doctor", "estimate", "export", "sample", "sync"]

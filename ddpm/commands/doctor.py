@@ -36,7 +36,7 @@ def doctor(_arguments: argparse.Namespace) -> None:
     from ddpm.commands.checks import count_images, run_checks
     from ddpm.commands.estimate import random_images
     from ddpm.runtime.devices import choose_device, describe
-    from stages.train import planned_parameters
+    from ddpm.training.setup import planned_parameters
 
     device = choose_device(config.device)
     config = config.model_copy(update={"device": device.type})  # said once what auto means
@@ -60,7 +60,7 @@ def doctor(_arguments: argparse.Namespace) -> None:
 def builder(config: Config, device: "torch.device") -> "Callable[[int], Training]":
     """What makes a training of random images with so many per step, as `training_cost` and `largest_batch` want it."""
     from ddpm.commands.estimate import random_images
-    from stages.train import prepare
+    from ddpm.training.setup import prepare
 
     def build(size: int) -> "Training":
         train = config.train.model_copy(update={"batch_size": size})
@@ -151,7 +151,7 @@ def _sampling(config: Config, device: "torch.device") -> bool:
     from ddpm.commands.estimate import largest_batch, random_images, sampling_batch, sampling_seconds
     from ddpm.model.trained import DiffusionModel
     from ddpm.runtime.progress import duration
-    from stages.train import describe_model, prepare
+    from ddpm.training.setup import describe_model, prepare
 
     packed = random_images(config, 2 * CLASSES, CLASSES)
     training = prepare(config, packed, device)

@@ -1,1 +1,16 @@
-"""evaluation."""
+"""Scores: feature networks, FID, KID, precision and recall, their intervals, memorisation.
+
+It knows nothing of the model that generated the images.
+"""
+
+__all__ = [
+    "efficientnet",
+    "features",
+    "intervals",
+    "manifold",
+    "memorisation",
+    "protocol",
+    "quick_scores",
+    "scores",
+    "weights",
+]

@@ -1,6 +1,7 @@
 """FID and KID of a network in training: few images and few steps, to follow it, not to be quoted."""
 
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 from ddpm.config import FidConfig
 from ddpm.evaluation.features import extract, load_extractor, weights_file
 from ddpm.evaluation.scores import MIN_IMAGES, fid, kid_blocks
-from ddpm.model.trained import DiffusionModel
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.paths import WEIGHTS
 
@@ -17,6 +17,22 @@ SAMPLES = 500
 REAL_IMAGES = 1000
 SAMPLING = {"sampler": "dpmpp_2m_sde", "spacing": "trailing"}
 STEPS = 20
+
+
+class _Process(Protocol):
+    @property
+    def timesteps(self) -> int: ...
+
+
+class Generator(Protocol):
+    """A model as far as the scores use it, such as `ddpm.model.trained.DiffusionModel`."""
+
+    @property
+    def diffusion(self) -> _Process:
+        """The diffusion, which knows how many timesteps it has."""
+
+    def sample(self, n: int, **options: Any) -> np.ndarray:
+        """Generate images: (n, H, W, 3) uint8."""
 
 
 class QuickScores:
@@ -57,7 +73,7 @@ class QuickScores:
         rows = np.random.default_rng(0).permutation(train_rows)[:REAL_IMAGES]
         self._real = self._features(images[np.sort(rows)])
 
-    def __call__(self, model: DiffusionModel) -> dict[str, float]:
+    def __call__(self, model: Generator) -> dict[str, float]:
         """Paint and score: quick/fid and quick/kid."""
         steps = min(STEPS, model.diffusion.timesteps)
         fake = self._features(model.sample(SAMPLES, steps=steps, seed=self._seed, batch_size="auto", **SAMPLING))

@@ -1,1 +1,21 @@
-"""runtime."""
+"""How a process runs: errors, signals, progress, devices, several processes, checkpoints, files and their checksums.
+
+It knows nothing of images, networks and parameters.
+"""
+
+__all__ = [
+    "arrays",
+    "checkpoint",
+    "checksums",
+    "devices",
+    "distributed",
+    "errors",
+    "forecast",
+    "interpreter",
+    "lineage",
+    "paths",
+    "progress",
+    "signals",
+    "stage_files",
+    "stage_times",
+]

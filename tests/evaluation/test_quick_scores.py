@@ -13,7 +13,7 @@ from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import UNet
 from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.errors import InputError
-from stages.train import describe_model, looks_of, prepare
+from ddpm.training.setup import describe_model, looks_of, prepare
 
 CPU = torch.device("cpu")
 CONFIG = FidConfig(extractor="efficientnet_lite0", weights=None, reference="all", batch_size=8, every=1)

@@ -92,7 +92,8 @@ def test_frechet_distance_is_symmetric_and_does_not_depend_on_the_axes():
 def test_the_distance_of_some_rows_is_that_of_a_set_of_these_rows(count):
     real, fake = correlated(0, 300, 40), correlated(1, 300, 40)
     rows = torch.randperm(300)[:count]
-    assert FrechetDistance(real, fake)(rows) == pytest.approx(fid(real, fake[rows]), rel=1e-10)
+    # The roots of eigenvalues that are zero but for rounding leave 1e-8, which differs between BLAS libraries.
+    assert FrechetDistance(real, fake)(rows) == pytest.approx(fid(real, fake[rows]), rel=1e-8)
 
 
 def test_fid_agrees_with_pytorch_fid():

@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from benchmarks import contenders
+from benchmarks import loops
 from ddpm.commands.estimate import random_images
 from ddpm.config import parse_config
 from ddpm.runtime.errors import InputError
@@ -32,10 +32,10 @@ import runpy, sys
 if __name__ == "__main__":
     for name, *arguments in (
         ["stages.train"],
-        ["benchmarks.train", "speed", "--steps", "1", "--rounds", "1"],
-        ["benchmarks.train", "curve", "--steps", "1", "--rounds", "1"],
-        ["benchmarks.sampling", "speed", "--steps", "1", "--rounds", "1", "--batch-size", "1"],
-        ["benchmarks.doctor", "--steps", "4", "--only", "full network, batch 4"],
+        ["benchmarks.speed.train", "speed", "--steps", "1", "--rounds", "1"],
+        ["benchmarks.speed.train", "curve", "--steps", "1", "--rounds", "1"],
+        ["benchmarks.speed.sampling", "speed", "--steps", "1", "--rounds", "1", "--batch-size", "1"],
+        ["benchmarks.speed.doctor", "--steps", "4", "--only", "full network, batch 4"],
         ["ddpm", "doctor"],
     ):
         sys.argv = [name, *arguments]
@@ -111,11 +111,11 @@ def test_a_stage_that_tracks_wants_mlflow_and_says_so(bare):
 
 
 def test_contenders_that_are_not_installed_are_left_out_with_a_line(monkeypatch, capsys):
-    monkeypatch.setattr(contenders, "lacking", lambda *names: "accelerate" if "accelerate" in names else None)
-    assert contenders.installed(["ours", "diffusers", "denoising_diffusion_pytorch"]) == [
+    monkeypatch.setattr(loops, "lacking", lambda *names: "accelerate" if "accelerate" in names else None)
+    assert loops.installed(["ours", "diffusers", "denoising_diffusion_pytorch"]) == [
         "ours",
         "denoising_diffusion_pytorch",
     ]
     assert capsys.readouterr().out == "diffusers is left out: accelerate is not installed\n"
     with pytest.raises(InputError, match="none of these contenders is installed"):
-        contenders.installed(["diffusers"])
+        loops.installed(["diffusers"])

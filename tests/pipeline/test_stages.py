@@ -3,92 +3,45 @@
 import hashlib
 import json
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import torch
-import yaml
 from mlflow import MlflowClient
 
 from tests.support.tiny_repository import (
-    RESTLESS,
-    ROOT,
     call,
-    digests,
     environment,
-    make_repository,
     runs,
     stages_run,
-    wait_for,
 )
-
-# What only runs, checks or records the stages; see the head of dvc.yaml.
-NO_DEPS = {
-    "ddpm",
-    *(
-        f"ddpm.{name}"
-        for name in (
-            "checkpoint",
-            "checksums",
-            "config",
-            "distributed",
-            "divergence",
-            "errors",
-            "forecast",
-            "interpreter",
-            "lineage",
-            "parameter_types",
-            "paths",
-            "progress",
-            "signals",
-            "stage_times",
-            "tracking",
-            "tracking.processes",
-            "tracking.recorder",
-            "tracking.served",
-            "tracking.store",
-            "tracking.unsent",
-        )
-    ),
-}
-# What goes to MLflow alone.
-PREVIEWS = ("class_names", "guidance", "model", "noise", "pictures", "samplers")
-QUICK_SCORES = ("efficientnet", "features", "quick_scores", "scores")
-TRACKED = {f"ddpm.{name}" for name in PREVIEWS + QUICK_SCORES}
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_repository(tmp_path_factory.mktemp("pipeline") / "repository")
 
 
 @pytest.mark.parametrize("stage", ["explore", "train", "sample", "fid", "report"])
-def test_a_stage_run_by_hand_too_early_says_what_to_do(repository, stage):
-    output = call(repository, "python", "-m", f"stages.{stage}", check=False)
+def test_a_stage_run_by_hand_too_early_says_what_to_do(fresh, stage):
+    output = call(fresh, "python", "-m", f"stages.{stage}", check=False)
     assert output.startswith("error: ") and "`dvc repro" in output and output.count("\n") == 1
 
 
-def test_a_python_without_the_packages_is_named(repository):
+def test_a_python_without_the_packages_is_named(fresh):
     done = subprocess.run(  # -S: without site-packages
-        [sys.executable, "-S", "-m", "stages.download"], cwd=repository, capture_output=True, text=True, check=False
+        [sys.executable, "-S", "-m", "stages.download"], cwd=fresh, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert done.stderr == f"error: {sys.executable} lacks pydantic; run `source .venv/bin/activate` first\n"
 
 
-def test_dvc_called_by_path_with_another_python_on_the_path_says_what_to_do(repository, tmp_path):
+def test_dvc_called_by_path_with_another_python_on_the_path_says_what_to_do(fresh, tmp_path):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     python.chmod(0o755)
     done = subprocess.run(
         [str(Path(sys.executable).parent / "dvc"), "repro"],
-        cwd=repository,
+        cwd=fresh,
         env=environment() | {"PATH": f"{tmp_path}:/usr/bin:/bin"},
         capture_output=True,
         text=True,
@@ -98,23 +51,15 @@ def test_dvc_called_by_path_with_another_python_on_the_path_says_what_to_do(repo
     assert "exited with 2" in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.fixture(scope="module")
-def reproduced(repository: Path) -> Path:
-    """The same repository after the first `dvc repro`."""
-    output = call(repository, "dvc", "repro")
-    assert stages_run(output) == ["download", "preprocess", "explore", "reference", "train", "sample", "fid", "report"]
-    return repository
-
-
-def test_a_bad_parameter_ends_in_one_sentence_before_any_work(repository):
-    params = repository / "params.yaml"
+def test_a_bad_parameter_ends_in_one_sentence_before_any_work(fresh):
+    params = fresh / "params.yaml"
     good = params.read_text()
     params.write_text(good.replace("schedule: linear", "schedule: bogus"))
-    output = call(repository, "dvc", "repro", check=False)
+    output = call(fresh, "dvc", "repro", check=False)
     params.write_text(good)
     assert "params.yaml: schedule: found 'bogus', choose 'linear', 'cosine' or 'sigmoid'" in output
     assert "exited with 2" in output and "Traceback" not in output
-    assert stages_run(output) == ["download"] and not (repository / "data/raw").exists()
+    assert stages_run(output) == ["download"] and not (fresh / "data/raw").exists()
 
 
 def test_the_model_on_disk_is_the_average_that_training_reports(reproduced):
@@ -122,7 +67,7 @@ def test_the_model_on_disk_is_the_average_that_training_reports(reproduced):
     from ddpm import load_model
     from ddpm.config import load_config
     from ddpm.data.dataset import load_packed
-    from stages.train import prepare
+    from ddpm.training.setup import prepare
 
     config = load_config(reproduced / "params.yaml")
     training = prepare(config, load_packed(reproduced / "data/processed"), torch.device("cpu"))
@@ -267,126 +212,6 @@ def test_a_temporary_workspace_reports_to_the_main_store(reproduced):
     assert not list((reproduced / ".dvc/tmp/exps/standalone").glob("tmp*"))
 
 
-@pytest.fixture
-def longer(reproduced):
-    """Enough work to be interrupted, with all the tricks of the training."""
-    params = reproduced / "params.yaml"
-    before = params.read_text()
-    longer = before.replace("epochs: 2", "epochs: 16").replace("n: 8", "n: 160")
-    params.write_text(longer.replace("augment: 0.0", "augment: 0.3").replace("min_snr: 0.0", "min_snr: 5.0"))
-    yield reproduced
-    params.write_text(before)
-
-
-@pytest.mark.parametrize("stage", ["train", "sample"])
-def test_a_stage_that_was_ended_goes_on_and_ends_with_the_same_bytes(longer, stage):
-    call(longer, "python", "-m", f"stages.{stage}")
-    straight = digests(longer, stage)
-    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
-        shutil.rmtree(longer / ".ckpt")
-        for out in ("models", "reports/curves") if stage == "train" else ("data/samples", "reports/samples"):
-            shutil.rmtree(longer / out)  # as DVC does before it runs a stage
-        process = subprocess.Popen(
-            [sys.executable, "-c", RESTLESS, stage], cwd=longer, env=environment(), stderr=subprocess.PIPE, text=True
-        )
-        wait_for(lambda p=process: list((longer / ".ckpt").glob("*/state.pt")) or p.poll() is not None)
-        process.send_signal(number)
-        complaint = process.communicate(timeout=60)[1]
-        assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), number.name
-        assert "Traceback" not in complaint, number.name
-
-        output = call(longer, "python", "-m", f"stages.{stage}")
-        assert "Going on from the checkpoint after" in output, number.name
-        assert digests(longer, stage) == straight, number.name
-
-
-def test_two_processes_paint_the_same_bytes_as_one(longer):
-    call(longer, "python", "-m", "stages.sample")
-    straight = digests(longer, "sample")
-    for folder in (".ckpt", "data/samples", "reports/samples"):
-        shutil.rmtree(longer / folder)
-    done = subprocess.run(
-        [sys.executable, "-m", "stages.sample"],
-        cwd=longer,
-        env=environment() | {"DDPM_PROCESSES": "2"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name[33:] for path in (longer / ".ckpt").iterdir()) == ["0-of-2-by-8", "1-of-2-by-8"]
-    assert digests(longer, "sample") == straight
-
-
-def test_one_process_takes_over_the_training_of_two(longer):
-    """Which is how a training on several machines becomes a result of `dvc repro`: both do the same work."""
-    earlier = len(runs(longer))
-    for folder in (".ckpt", "models", "reports/curves"):
-        shutil.rmtree(longer / folder, ignore_errors=True)
-    command, settings = [sys.executable, "-m", "stages.train"], environment() | {"DDPM_PROCESSES": "2"}
-    done = subprocess.run(command, cwd=longer, env=settings, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("steps on 2 x CPU") == 1  # the first process speaks for both
-    shared = digests(longer, "train")
-    for folder in ("models", "reports/curves"):
-        shutil.rmtree(longer / folder)
-    assert "Going on from the checkpoint after step" in call(longer, *command)
-    assert digests(longer, "train") == shared and len(list((longer / ".ckpt").iterdir())) == 1
-    assert len(runs(longer)) == earlier + 1 and runs(longer)[-1].info.status == "FINISHED"
-
-
-def test_a_painting_goes_on_with_smaller_batches(longer):
-    """Which is what the sentence for a GPU without enough memory advises."""
-    for folder in (".ckpt", "data/samples", "reports/samples"):
-        shutil.rmtree(longer / folder, ignore_errors=True)
-    process = subprocess.Popen([sys.executable, "-c", RESTLESS, "sample"], cwd=longer, env=environment())
-    wait_for(lambda: list((longer / ".ckpt").glob("*/state.pt")) or process.poll() is not None)
-    process.kill()
-    process.wait()
-    params = longer / "params.yaml"
-    before = params.read_text()
-    config = yaml.safe_load(before)
-    config["sample"]["batch_size"] = 5
-    params.write_text(yaml.safe_dump(config, sort_keys=False))
-    call(longer, "python", "-m", "stages.sample")
-    params.write_text(before)
-    images = np.load(longer / "data/samples/samples.npy")
-    assert len(images) == len(np.unique(images, axis=0)) == 160
-
-
-@pytest.mark.parametrize("count", ["0", "two", "-1"])
-def test_a_wrong_number_of_processes_is_one_sentence(reproduced, count):
-    command = [sys.executable, "-m", "stages.sample"]
-    settings = environment() | {"DDPM_PROCESSES": count}
-    done = subprocess.run(command, cwd=reproduced, env=settings, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr == f"error: DDPM_PROCESSES: found '{count}', expected a number of processes, 1 or more\n"
-
-
-def test_a_stage_ends_when_its_dvc_was_killed(reproduced):
-    """Otherwise it would go on unseen, and a second `dvc repro` would train beside it."""
-    params = reproduced / "params.yaml"
-    before = params.read_text()
-    params.write_text(before.replace("epochs: 2", "epochs: 100000"))
-    shutil.rmtree(reproduced / ".ckpt")
-    plain_shell = environment() | {"SHELL": "/bin/sh"}  # unlike bash, dash stays between DVC and the stage
-    dvc = subprocess.Popen(["dvc", "repro", "train"], cwd=reproduced, env=plain_shell, stdout=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: list((reproduced / ".ckpt").glob("*/lock")))
-        (stage,) = [child for child in psutil.Process(dvc.pid).children() if "stages.train" in child.cmdline()]
-        dvc.kill()
-        try:
-            stage.wait(timeout=30)
-        except psutil.TimeoutExpired:
-            stage.kill()
-            raise
-    finally:
-        dvc.kill()
-        dvc.wait()
-        params.write_text(before)
-        call(reproduced, "dvc", "checkout", "--force")  # what DVC had cleared away for the training
-
-
 def test_inception_scores_come_from_the_weights_file(reproduced, inception_weights):
     """Random weights in the real file format, laid where `download` puts the real ones, which a test cannot fetch."""
     params = reproduced / "params.yaml"
@@ -401,22 +226,3 @@ def test_inception_scores_come_from_the_weights_file(reproduced, inception_weigh
     scores = json.loads((reproduced / "reports/fid.json").read_text())
     assert list(scores) == ["inception"] and scores["inception"]["fid"] > 0
     assert "can be compared with published ones" in (reproduced / "reports/fid.md").read_text()
-
-
-@pytest.mark.parametrize(
-    "stage", ["download", "preprocess", "explore", "reference", "train", "sample", "fid", "report"]
-)
-def test_deps_name_the_modules_that_a_stage_imports(stage):
-    code = f"import stages.{stage}, sys; print(*(m for m in sys.modules if m.split('.')[0] == 'ddpm'))"
-    imported = set(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()) - NO_DEPS
-    if stage in ("train", "report"):
-        imported -= TRACKED
-    if stage != "report":  # which quotes it
-        imported.discard("ddpm.tracking.identity")
-    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
-    named = {dep.removesuffix(".py").replace("/", ".") for dep in deps if dep.startswith("ddpm/")} - {
-        "ddpm.reporting.templates"
-    }
-    covered = {module for module in imported if any(f"{module}.".startswith(f"{name}.") for name in named)}
-    assert imported - covered == set(), "missing from deps"
-    assert {name for name in named if not any(f"{m}.".startswith(f"{name}.") for m in imported)} == set(), "not used"

@@ -28,7 +28,7 @@ PARAMS = {
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     (tmp_path / "dvc.yaml").write_text(PIPELINE)
-    (tmp_path / "ddpm").mkdir()
+    (tmp_path / "ddpm/network").mkdir(parents=True)
     (tmp_path / "ddpm/network/unet.py").write_text("layers = 1\n")
     (tmp_path / "data/processed/more").mkdir(parents=True)
     (tmp_path / "data/processed/images.npy").write_bytes(b"images")

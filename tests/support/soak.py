@@ -7,7 +7,6 @@ code 1 if any finished experiment is not whole in DVC and in MLflow, or if a pro
 """
 
 import argparse
-import hashlib
 import json
 import random
 import re
@@ -26,6 +25,8 @@ import yaml
 from mlflow.entities import Run
 
 from tests.support import ROOT
+from tests.support.soak_faults import faults_of
+from tests.support.soak_processes import command_of, files, processes_below, rss
 from tests.support.tiny_repository import SERVER, call, environment, make_repository, runs
 
 sys.path.insert(0, str(ROOT))
@@ -125,76 +126,6 @@ class Soak:
         if victims := self.processes(kind):
             dice.choice(victims).kill()
             self.kills[kind] += 1
-
-
-def processes_below(root: Path) -> list[psutil.Process]:
-    """All processes whose working directory is in the repository or in its temporary workspaces."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()).is_relative_to(root):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
-def command_of(process: psutil.Process) -> str:
-    """Its command line; empty for one that has just ended."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return ""
-
-
-def rss(process: psutil.Process) -> float:
-    """Resident memory, MB."""
-    try:
-        return float(process.memory_info().rss) / 1e6
-    except psutil.NoSuchProcess:
-        return 0.0
-
-
-def files(*folders: Path) -> int:
-    """How many files there are below the folders."""
-    return sum(path.is_file() for folder in folders for path in folder.rglob("*"))
-
-
-def faults_of(root: Path, name: str, scores: dict[str, float], known: Counter[str]) -> list[str]:
-    """What is not whole in a finished experiment: its lock file, its files in the cache, its scores."""
-    (ref,) = [
-        ref
-        for ref in call(root, "git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
-        if ref.endswith(f"/{name}")
-    ]
-    lock = yaml.safe_load(call(root, "git", "show", f"{ref}:dvc.lock"))["stages"]
-    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
-    found = [f"{name}: no {stage} in dvc.lock" for stage in stages if stage not in lock]
-    for stage, entry in lock.items():
-        found += [
-            f"{name}: {out['path']} of {stage} is not whole in the cache"
-            for out in entry["outs"]
-            if out["path"] != "reports/fid.json" and not cached(root, out["md5"], known)
-        ]
-    fid = json.loads(call(root, "git", "show", f"{ref}:reports/fid.json"))["efficientnet_lite0"]
-    found += [
-        f"{name}: {score} is {fid[score]} in DVC and {scores.get(score)} in MLflow"
-        for score in ("fid", "kid")
-        if fid[score] != scores.get(score)
-    ]
-    return found
-
-
-def cached(root: Path, md5: str, known: Counter[str]) -> bool:
-    """The object and, for a folder, all its files are in DVC's cache and have the checksums of their names."""
-    if known[md5]:
-        return True
-    path = root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
-    if not path.is_file() or hashlib.md5(path.read_bytes()).hexdigest() != md5.removesuffix(".dir"):
-        return False
-    known[md5] = 1
-    entries = json.loads(path.read_text()) if md5.endswith(".dir") else []
-    return all(cached(root, entry["md5"], known) for entry in entries)
 
 
 def judge(soak: Soak) -> dict[str, object]:

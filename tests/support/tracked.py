@@ -10,6 +10,7 @@ from ddpm import tracking
 from ddpm.config import Config
 
 TRAIN = "a" * 64
+NOWHERE = "http://127.0.0.1:9"  # "discard", where nothing listens
 
 
 def changed(config: Config, group: str, **values: object) -> Config:
@@ -36,3 +37,8 @@ def train(config: Config) -> None:
 def score(config: Config, fid: float) -> None:
     with tracking.later_stage(config, TRAIN) as run:
         run.metrics({"fid": fid})
+
+
+def unsent_folders(root: Path) -> list[Path]:
+    """What failing stores missed, a folder for each attempt."""
+    return list((root / ".unsent").glob("*"))

@@ -1,8 +1,6 @@
 """Stores that fail in every way: it costs seconds and a warning, and what they missed is sent later."""
 
-import fcntl
 import os
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -20,9 +18,8 @@ from ddpm.config import Config, load_config
 from ddpm.runtime.errors import InputError, RunError
 from ddpm.tracking import recorder
 from tests.support import ROOT
-from tests.support.tracked import TRAIN, client, runs, score, train
+from tests.support.tracked import NOWHERE, TRAIN, client, runs, score, train, unsent_folders
 
-NOWHERE = "http://127.0.0.1:9"  # "discard", where nothing listens
 STEPS = 20
 
 
@@ -67,11 +64,7 @@ def check_complete(root: Path, config: Config) -> None:
     assert (folder / "model/weights.bin").read_bytes() == b"this model"
     assert (folder / "fid.md").read_text() == "this report"
     assert len(list(folder.glob("images/samples+step+*.png"))) == 1
-    assert unsent(root) == []
-
-
-def unsent(root: Path) -> list[Path]:
-    return list((root / ".unsent").glob("*"))
+    assert unsent_folders(root) == []
 
 
 @contextmanager
@@ -145,7 +138,7 @@ def test_what_a_store_that_dies_in_mid_run_missed_is_sent_later(repository, trac
         patch.setattr(tracking.store.Store, "send", dying)
         record()
     assert len(sent) == calls
-    assert len(unsent(repository)) == 1
+    assert len(unsent_folders(repository)) == 1
     assert tracking.sync() == 1
     check_complete(repository, tracked)
 
@@ -154,100 +147,12 @@ def test_the_next_stage_sends_it(repository, tracked, record, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
     record()
     score(tracked, fid=10.0)
-    assert len(unsent(repository)) == 2
+    assert len(unsent_folders(repository)) == 2
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     score(tracked, fid=9.0)
     check_complete(repository, tracked)
     (run,) = runs(repository, tracked)
     assert [point.value for point in client(repository).get_metric_history(run.info.run_id, "fid")] == [10.0, 9.0]
-
-
-def test_an_attempt_that_was_killed_and_one_that_went_on_become_one_run(repository, tracked, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
-    with pytest.raises(SystemExit), tracking.training_run(tracked, TRAIN) as tracker:
-        for step in (1, 2, 3):
-            tracker.metrics({"loss": 1 / step}, step=step)
-        raise SystemExit(143)
-    with tracking.training_run(tracked, TRAIN, resumed=True) as tracker:  # from a checkpoint after step 1
-        for step in (2, 3, 4):
-            tracker.metrics({"loss": 1 / step}, step=step)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert tracking.sync() == 1
-    (run,) = runs(repository, tracked)
-    assert run.info.status == "FINISHED"
-    assert [point.step for point in client(repository).get_metric_history(run.info.run_id, "loss")] == [1, 2, 3, 4]
-
-
-def test_an_attempt_that_is_sent_when_the_next_one_has_finished_ends_it_no_more(repository, tracked, monkeypatch):
-    """Another process was just at its folder when the next attempt began."""
-    with pytest.raises(SystemExit), tracking.training_run(tracked, TRAIN) as tracker:
-        tracker.metrics({"loss": 1.0}, step=1)
-        monkeypatch.setattr(tracking.store.Store, "send", refuse := lambda *_: 1 / 0)
-        tracker.metrics({"loss": 0.5}, step=2)
-        raise SystemExit(143)
-    assert tracking.store.Store.send is refuse
-    monkeypatch.undo()
-    monkeypatch.chdir(repository)
-    (folder,) = unsent(repository)
-    with (folder / "log.jsonl").open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with tracking.training_run(tracked, TRAIN, resumed=True) as tracker:
-            tracker.metrics({"loss": 0.25}, step=3)
-    assert tracking.sync() == 1
-    (run,) = runs(repository, tracked)
-    assert run.info.status == "FINISHED"
-    points = client(repository).get_metric_history(run.info.run_id, "loss")
-    assert {point.step: point.value for point in points} == {1: 1.0, 2: 0.5, 3: 0.25}
-
-
-ENDLESS = f"""
-import sys, time
-from ddpm import tracking
-from ddpm.config import load_config
-config = load_config({str(ROOT / "params.yaml")!r})
-config = config.model_copy(update={{"tracking": config.tracking.model_copy(update={{"experiment": sys.argv[1]}})}})
-with tracking.training_run(config, "b" * 64) as run:
-    run.metrics({{"loss": 1.0}}, step=1)
-    print("running", flush=True)
-    time.sleep(600)
-"""
-
-
-@contextmanager
-def endless_training(repository: Path, config: Config, **environment: str) -> Iterator[subprocess.Popen]:
-    """A process in the middle of a training."""
-    command = [sys.executable, "-c", ENDLESS, config.tracking.experiment]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    with subprocess.Popen(command, cwd=repository, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline() == "running\n"
-            yield process
-        finally:
-            process.kill()
-
-
-def test_a_killed_run_does_not_go_on_running(repository, tracked):
-    with endless_training(repository, tracked) as process:
-        train(tracked)
-        status = {run.data.tags["pipeline.key"]: run.info.status for run in runs(repository, tracked)}
-        assert status == {"b" * 64: "RUNNING", TRAIN: "FINISHED"}
-        process.kill()
-        process.wait()
-        score(tracked, fid=10.0)
-    assert sorted(run.info.status for run in runs(repository, tracked)) == ["FINISHED", "KILLED"]
-
-
-def test_the_entries_of_a_killed_process_are_sent_when_it_is_gone(repository, tracked, capfd):
-    with endless_training(repository, tracked, MLFLOW_TRACKING_URI=NOWHERE) as process:
-        assert tracking.sync() == 0
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    (folder,) = unsent(repository)
-    with (folder / "log.jsonl").open("a") as log:
-        log.write('{"metrics": {"loss": 0.')  # a kill in the middle of a line
-    assert tracking.sync() == 1
-    (run,) = runs(repository, tracked)
-    assert (run.info.status, run.data.metrics) == ("KILLED", {"loss": 1.0})
 
 
 @pytest.mark.parametrize("log", ["", "{}\n", '{"work": {"stage": "train"}, "claim": null}\n', "half of a lin"])
@@ -263,7 +168,7 @@ def test_a_damaged_folder_is_named_and_stops_nobody(repository, tracked, record,
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with pytest.raises(InputError, match="delete this folder"):
         tracking.sync()
-    assert unsent(repository) == [damaged]
+    assert unsent_folders(repository) == [damaged]
     assert len(runs(repository, tracked)) == 2
 
 
@@ -323,4 +228,4 @@ def test_artifacts_for_which_there_was_no_room_are_sent_later(tmp_path, monkeypa
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 0.5})
     assert tracking.sync() == 1
     assert (tmp_path / "mlartifacts" / run.info.run_id / "artifacts/model.bin").stat().st_size == 1_000_000
-    assert len(runs(tmp_path, config)) == 1 and unsent(tmp_path) == []
+    assert len(runs(tmp_path, config)) == 1 and unsent_folders(tmp_path) == []

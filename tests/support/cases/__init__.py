@@ -15,9 +15,10 @@ from tests.support.cases.odd_images import ODD_IMAGES
 from tests.support.cases.packed import PACKED
 from tests.support.cases.parameters import PARAMETERS
 from tests.support.cases.scored import SCORED
+from tests.support.cases.values import VALUES
 
 CASES: dict[str, list[Case]] = {
-    "params.yaml": PARAMETERS,
+    "params.yaml": [*PARAMETERS, *VALUES],
     "Images": [*IMAGES, *ODD_IMAGES],
     "Download": DOWNLOADS,
     "The archive of Flowers-102": ARCHIVES,

@@ -1,7 +1,7 @@
 """How fast the samplers are, and how good with how many steps, beside diffusers on the same weights.
 
-    python -m benchmarks.sampling speed     # ours, diffusers' pipelines and the bare network take turns
-    python -m benchmarks.sampling scores    # FID and KID by sampler and steps; goes on where it was interrupted
+    python -m benchmarks.speed.sampling speed     # ours, diffusers' pipelines and the bare network take turns
+    python -m benchmarks.speed.sampling scores    # FID and KID by sampler and steps; goes on where it was interrupted
 
 Both read models/ (and `scores` also data/reference/ and data/weights/) of this workspace, and write
 reports/benchmarks/sampling_*.json and .png.
@@ -58,7 +58,7 @@ Run = Callable[[], object]
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sampling", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.sampling", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["speed", "scores"])
     parser.add_argument("--n", type=int, default=512, help="scores: images per setting (default 512)")
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default 64)")

@@ -12,10 +12,12 @@ import yaml
 from diffusers import UNet2DModel
 from torch import nn
 
-from benchmarks import curve, machine, sampling, train
-from benchmarks.contenders import CONTENDERS, Files
-from benchmarks.flops import flops_per_image
-from benchmarks.turns import Player, orders, players
+from benchmarks import machine
+from benchmarks.loops import Files
+from benchmarks.speed import curve, sampling, train
+from benchmarks.speed.contenders import CONTENDERS
+from benchmarks.speed.flops import flops_per_image
+from benchmarks.speed.turns import Player, orders, players
 from ddpm.commands import estimate
 from ddpm.commands.estimate import random_images
 from ddpm.config import parse_config
@@ -133,7 +135,7 @@ def test_ours_and_theirs_train_the_same_network_and_ratios_are_taken_within_a_ro
     workspace, in_this_process, monkeypatch
 ):
     names = ["ours", "diffusers", "diffusers_fast"]
-    monkeypatch.setattr("benchmarks.contenders.os.cpu_count", lambda: 1)  # loader processes
+    monkeypatch.setattr("benchmarks.loops.os.cpu_count", lambda: 1)  # loader processes
     train.measure_speed(argparse.Namespace(batch_size=None, steps=1, rounds=3, only=names))
     result = json.loads((workspace / "train_speed.json").read_text())
     rows = result["contenders"]
@@ -231,4 +233,4 @@ def test_the_curve_changes_one_thing_at_a_time(workspace, tiny):
 
 def test_the_table_of_the_readme_is_that_of_the_measurement():
     table = train.table(json.loads(Path("reports/benchmarks/train_speed.json").read_text()))
-    assert table in Path("README.md").read_text(), "paste what `python -m benchmarks.train table` prints"
+    assert table in Path("README.md").read_text(), "paste what `python -m benchmarks.speed.train table` prints"

@@ -1,8 +1,8 @@
 """How fast training is, beside diffusers and denoising-diffusion-pytorch on the same images and network.
 
-    python -m benchmarks.train speed    # ours and the peers' loops take turns
-    python -m benchmarks.train curve    # ours by batch size, width and resolution
-    python -m benchmarks.train table    # prints the README's table of what `speed` measured
+    python -m benchmarks.speed.train speed    # ours and the peers' loops take turns
+    python -m benchmarks.speed.train curve    # ours by batch size, width and resolution
+    python -m benchmarks.speed.train table    # prints the README's table of what `speed` measured
 
 They read params.yaml, and `speed` also data/processed/, of this workspace; they write reports/benchmarks/train_*.json
 and .png.
@@ -22,11 +22,12 @@ from PIL import Image
 
 from benchmarks import RESULTS, machine, spread, whereabouts, write
 from benchmarks.changes import changed_config
-from benchmarks.contenders import CONTENDERS, LABELS, Workload, installed
-from benchmarks.curve import measure_curve
-from benchmarks.flops import peak
-from benchmarks.shares import measure_shares
-from benchmarks.turns import orders, players
+from benchmarks.loops import Workload, installed
+from benchmarks.speed.contenders import CONTENDERS, LABELS
+from benchmarks.speed.curve import measure_curve
+from benchmarks.speed.flops import peak
+from benchmarks.speed.shares import measure_shares
+from benchmarks.speed.turns import orders, players
 from ddpm.config import Config, load_config
 from ddpm.data.dataset import PackedImages, load_packed
 from ddpm.model.diffusers_format import save_diffusers
@@ -34,12 +35,12 @@ from ddpm.reporting.figures import default_style, save
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import InputError, guarded
 from ddpm.runtime.paths import PROCESSED
-from stages.train import describe_model, prepare
+from ddpm.training.setup import describe_model, prepare
 
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.train", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["speed", "curve", "table"])
     parser.add_argument("--batch-size", type=int, metavar="N", help="images per step (default: train.batch_size)")
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="steps per turn (default 20)")

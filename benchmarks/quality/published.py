@@ -1,4 +1,4 @@
-"""Whole recipes that `benchmarks.peers` compares: ours, and what others publish, each with its own network and sampler.
+"""Whole recipes that `benchmarks.quality.peers` compares: ours and those of others, each with its network and sampler.
 
 Each is built in a process of its own, because the libraries change settings of the whole process.
 """
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.changes import Changes, changed_config
-from benchmarks.contenders import Workload, train_unconditional, trainer
+from benchmarks.loops import Workload, train_unconditional, trainer
 from ddpm.data.dataset import load_packed
 from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import count_parameters
 from ddpm.runtime.devices import choose_device
-from stages.train import describe_model, prepare, split
+from ddpm.training.setup import describe_model, prepare, split
 
 Weights = dict[str, Tensor]
 

@@ -8,14 +8,14 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks import RESULTS, machine, spread, write
-from benchmarks.contenders import flops
-from benchmarks.flops import peak
+from benchmarks.speed.contenders import flops
+from benchmarks.speed.flops import peak
 from ddpm.commands.estimate import random_images, seconds_of
 from ddpm.config import Config, load_config, parse_config
 from ddpm.reporting.figures import default_style, save
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import InputError
-from stages.train import prepare
+from ddpm.training.setup import prepare
 
 FACTORS = {"batch": (0.25, 0.5, 1, 2), "width": (0.5, 1, 2), "resolution": (0.5, 1, 2)}
 

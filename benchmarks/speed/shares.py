@@ -16,7 +16,7 @@ from ddpm.runtime.interpreter import lacking
 from ddpm.tracking import training_run
 from ddpm.training.batches import BatchOrder
 from ddpm.training.loop import Training
-from stages.train import prepare
+from ddpm.training.setup import prepare
 
 REPEATS = 20
 

@@ -1,4 +1,4 @@
-"""One trial of `benchmarks.recipe`: the pipeline's own train, sample and fid, trained for so many minutes."""
+"""One trial of `benchmarks.quality.recipe`: the pipeline's own train, sample and fid, trained for so many minutes."""
 
 import contextlib
 import gc
@@ -23,6 +23,7 @@ from ddpm.runtime.errors import InputError, RunError
 from ddpm.runtime.forecast import peak_memory
 from ddpm.runtime.paths import PROCESSED, REFERENCE, REPORTS, WEIGHTS
 from ddpm.runtime.stage_files import load_json
+from ddpm.training.setup import prepare
 from stages import fid, sample, train
 
 WORK = Path(".recipe")
@@ -85,7 +86,7 @@ def workspace(training: dict[str, Any], minutes: float, place: str) -> Iterator[
 
 def plan(config: Config, packed: PackedImages, device: torch.device, minutes: float) -> dict[str, Any]:
     """Measure how many epochs these parameters train in so many minutes, of which torch.compile takes its part."""
-    training = train.prepare(config, packed, device)
+    training = prepare(config, packed, device)
     first = seconds_of(lambda: training.train_step(0), device)
     seconds, batch = step_seconds(training), config.train.batch_size
     steps = max(1.0, (60 * minutes - first) / seconds)

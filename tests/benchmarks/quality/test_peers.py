@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import peers, published, recipe
-from benchmarks.contenders import Workload
-from benchmarks.peers_pages import LABELS, minutes_to, page
-from benchmarks.published import RECIPES
-from benchmarks.trial import digest
+from benchmarks.loops import Workload
+from benchmarks.quality import peers, published, recipe
+from benchmarks.quality.peers_pages import LABELS, minutes_to, page
+from benchmarks.quality.published import RECIPES
+from benchmarks.quality.trial import digest
 from ddpm.config import load_config
 from ddpm.data.dataset import load_packed, split_holdout
 from ddpm.runtime.errors import InputError, RunError
@@ -135,7 +135,7 @@ def test_the_learning_rate_of_diffusers_falls_to_zero_within_the_minutes(workspa
         return real(self, *arguments, **options)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    monkeypatch.setattr("benchmarks.contenders.WARMUP", 5)
+    monkeypatch.setattr("benchmarks.loops.WARMUP", 5)
     steps = 20  # not a whole number of epochs, which have 7 steps
     RECIPES["diffusers"](work_of(workspace), steps).run(steps)
     assert max(rates) == pytest.approx(1e-4) and rates[-1] < 0.05e-4 and rates[5:] == sorted(rates[5:], reverse=True)

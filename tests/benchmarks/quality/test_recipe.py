@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 
-from benchmarks import recipe, trial
 from benchmarks.changes import changed
-from benchmarks.recipe_pages import draw, pages, score
+from benchmarks.quality import recipe, trial
+from benchmarks.quality.recipe_pages import draw, pages, score
 from ddpm.config import load_config, parse_config
 from ddpm.data.dataset import load_packed
 from ddpm.runtime.errors import InputError

@@ -1,4 +1,4 @@
-"""What `benchmarks.recipe` found, as a table and as a figure: quality against cost."""
+"""What `benchmarks.quality.recipe` found, as a table and as a figure: quality against cost."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from ddpm.reporting.report import EXTRACTOR_NOTES
 Row = dict[str, Any]
 
 SMALL_GPU = 12e9  # bytes of memory
-NONE = "No trial was measured yet: `python -m benchmarks.recipe search`.\n"
+NONE = "No trial was measured yet: `python -m benchmarks.quality.recipe search`.\n"
 
 
 def score(row: Row) -> float:

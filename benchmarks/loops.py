@@ -1,7 +1,6 @@
-"""Whose trainings are compared: each takes optimisation steps at the same images, batch and (but for one) network.
+"""The training loops of others, written down from their published scripts and packages at the installed versions.
 
-A contender is built in a process of its own, because the libraries change settings of the whole process. What the
-peers do at each step is written down from their published scripts and packages, at the versions that are installed.
+Each is for a process of its own, because the libraries change settings of the whole process.
 """
 
 import contextlib
@@ -16,10 +15,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from benchmarks.flops import flops_per_image
 from ddpm.config import Config
-from ddpm.data.dataset import load_packed
-from ddpm.network.unet import UNet, count_parameters
 from ddpm.runtime.devices import autocast_dtype, choose_device
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.interpreter import lacking
@@ -27,6 +23,13 @@ from ddpm.runtime.interpreter import lacking
 # Of huggingface/diffusers, examples/unconditional_image_generation/train_unconditional.py, with the command that its
 # README gives for Flowers-102.
 LR, WARMUP, EPOCHS = 1e-4, 500, 100
+NEEDS = {
+    "ours": (),
+    "plain": (),
+    "diffusers": ("diffusers", "accelerate"),
+    "diffusers_fast": ("diffusers", "accelerate"),
+    "denoising_diffusion_pytorch": ("denoising_diffusion_pytorch",),
+}
 
 
 @dataclass(frozen=True)
@@ -45,20 +48,6 @@ class Workload:
     pngs: Path
     exported: Path
     parameters: int
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A training that is ready to run.
-
-    run: takes so many further optimisation steps.
-    parameters: of the network.
-    flops: of the network per image, see `flops_per_image`.
-    """
-
-    run: Callable[[int], object]
-    parameters: int
-    flops: int
 
 
 class Files(torch.utils.data.Dataset):
@@ -85,60 +74,6 @@ class Files(torch.utils.data.Dataset):
         return self.transform(Image.open(self.paths[index], formats=["PNG"]).convert("RGB"))
 
 
-def ours(work: Workload) -> Contender:
-    """This project: `Training.train_step`, and the sums that its loop keeps."""
-    from stages.train import prepare
-
-    config = work.config
-    training = prepare(config, load_packed(work.packed), choose_device(config.device))
-    sums, step = torch.zeros(len(training.curves), device=training.device), 0
-
-    def run(steps: int) -> None:
-        nonlocal step
-        for _ in range(steps):
-            sums.add_(training.train_step(step))
-            step += 1
-
-    return Contender(run, count_parameters(training.unet), flops(config))
-
-
-def diffusers(work: Workload) -> Contender:
-    """Their train_unconditional.py as published: fp32, no loader process, plain PyTorch."""
-    return _diffusers(work, fast=False)
-
-
-def diffusers_fast(work: Workload) -> Contender:
-    """The same with every switch that they and accelerate offer.
-
-    Everywhere: a loader process per core and the foreach EMA. On a GPU: bf16 where it has it, TF32 and torch.compile.
-    Attention is PyTorch's own in both, which xFormers would only replace.
-    """
-    return _diffusers(work, fast=True)
-
-
-def denoising_diffusion_pytorch(work: Workload) -> Contender:
-    """Its Trainer, defaults but for batch and bf16, with its own U-Net of the width nearest in parameters.
-
-    It cannot be the same network: theirs has linear attention at every resolution. Sampling and saving never come.
-    """
-    from denoising_diffusion_pytorch import GaussianDiffusion, Unet
-
-    config = work.config
-    size, mults = config.data.image_size, tuple(config.model.channel_mults)
-    with torch.device("meta"):
-        wide = range(8, 2 * config.model.channels + 1, 8)
-        widths = {width: count_parameters(Unet(width, dim_mults=mults)) for width in wide}
-    width = min(widths, key=lambda width: abs(widths[width] - work.parameters))
-    run, _ = trainer(
-        work,
-        GaussianDiffusion(Unet(width, dim_mults=mults), image_size=size),
-        train_batch_size=config.train.batch_size,
-        amp=_bf16(config),
-        mixed_precision_type="bf16",
-    )
-    return Contender(run, widths[width], flops_per_image(lambda: Unet(width, dim_mults=mults), size))
-
-
 def trainer(work: Workload, diffusion: torch.nn.Module, **options: Any) -> tuple[Callable[[int], object], Any]:
     """The Trainer of denoising-diffusion-pytorch with these options; it and what takes so many of its steps."""
     from denoising_diffusion_pytorch import Trainer
@@ -163,59 +98,6 @@ def trainer(work: Workload, diffusion: torch.nn.Module, **options: Any) -> tuple
     return run, theirs
 
 
-def flops(config: Config) -> int:
-    """Operations of this project's network per image; classes add none, and a learned variance next to none."""
-    size = config.data.image_size
-    return flops_per_image(lambda: UNet(config.model, size), size)
-
-
-CONTENDERS: dict[str, Callable[[Workload], Contender]] = {
-    "ours": ours,
-    "diffusers": diffusers,
-    "diffusers_fast": diffusers_fast,
-    "denoising_diffusion_pytorch": denoising_diffusion_pytorch,
-}
-NEEDS = {
-    "ours": (),
-    "plain": (),
-    "diffusers": ("diffusers", "accelerate"),
-    "diffusers_fast": ("diffusers", "accelerate"),
-    "denoising_diffusion_pytorch": ("denoising_diffusion_pytorch",),
-}
-LABELS = {
-    "ours": "this project",
-    "diffusers": "`diffusers`, their script as published",
-    "diffusers_fast": "`diffusers`, every fast switch",
-    "denoising_diffusion_pytorch": "`denoising-diffusion-pytorch`, own network",
-}
-
-
-def installed(names: list[str]) -> list[str]:
-    """Those whose packages are there; of the others it is said that they are left out.
-
-    Raises:
-        InputError: none is left.
-    """
-    left = []
-    for name in names:
-        if missing := lacking(*NEEDS[name]):
-            print(f"{name} is left out: {missing} is not installed")
-        else:
-            left.append(name)
-    if not left:
-        raise InputError("--only: none of these contenders is installed; run `make install`, or name ours")
-    return left
-
-
-def _diffusers(work: Workload, fast: bool) -> Contender:
-    from diffusers import UNet2DModel
-
-    unet = UNet2DModel.from_pretrained(work.exported, subfolder="unet")
-    run, _ = train_unconditional(work, unet, EPOCHS, fast)
-    build = lambda: UNet2DModel.from_config(UNet2DModel.load_config(work.exported, subfolder="unet"))  # noqa: E731
-    return Contender(run, count_parameters(unet), flops_per_image(build, work.config.data.image_size))
-
-
 def train_unconditional(work: Workload, unet: Any, epochs: float, fast: bool) -> tuple[Callable[[int], object], Any]:
     """Their script for a UNet2DModel: what takes so many steps of it, and the EMAModel.
 
@@ -223,7 +105,7 @@ def train_unconditional(work: Workload, unet: Any, epochs: float, fast: bool) ->
         work: images and batch size.
         unet: the network, on the CPU.
         epochs: over which the learning rate falls.
-        fast: see `diffusers_fast`.
+        fast: whether with every switch that they and accelerate offer.
     """
     import torch.nn.functional as F
     from accelerate import Accelerator
@@ -235,7 +117,7 @@ def train_unconditional(work: Workload, unet: Any, epochs: float, fast: bool) ->
 
     config = work.config
     gpu = choose_device(config.device).type == "cuda"
-    dtype = torch.bfloat16 if fast and _bf16(config) else torch.float32
+    dtype = torch.bfloat16 if fast and trains_in_bf16(config) else torch.float32
     if fast:
         torch.backends.cuda.matmul.allow_tf32 = True
     accelerator = Accelerator(
@@ -299,6 +181,23 @@ def train_unconditional(work: Workload, unet: Any, epochs: float, fast: bool) ->
     return lambda steps: [next(training) for _ in range(steps)], ema
 
 
-def _bf16(config: Config) -> bool:
+def installed(names: list[str]) -> list[str]:
+    """Those whose packages are there; of the others it is said that they are left out.
+
+    Raises:
+        InputError: none is left.
+    """
+    left = []
+    for name in names:
+        if missing := lacking(*NEEDS[name]):
+            print(f"{name} is left out: {missing} is not installed")
+        else:
+            left.append(name)
+    if not left:
+        raise InputError("--only: none of these contenders is installed; run `make install`, or name ours")
+    return left
+
+
+def trains_in_bf16(config: Config) -> bool:
     """Whether this project would train in bf16 here, which is then what the fast peers do as well."""
     return autocast_dtype("auto", choose_device(config.device)) is torch.bfloat16

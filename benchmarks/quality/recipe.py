@@ -1,9 +1,9 @@
 """Which parameters give the best flowers for so many GPU-minutes: a search around params.yaml, on its photographs.
 
-    python -m benchmarks.recipe search --minutes 5 10 20 --trials 24
-    python -m benchmarks.recipe seeds --seeds 0 1 2     # the best of the longest budget, once more with each seed
-    python -m benchmarks.recipe table                   # reports/benchmarks/recipe.md
-    python -m benchmarks.recipe plot                    # reports/benchmarks/recipe.png
+    python -m benchmarks.quality.recipe search --minutes 5 10 20 --trials 24
+    python -m benchmarks.quality.recipe seeds --seeds 0 1 2   # the best of the longest budget, once more with each seed
+    python -m benchmarks.quality.recipe table                   # reports/benchmarks/recipe.md
+    python -m benchmarks.quality.recipe plot                    # reports/benchmarks/recipe.png
 
 The search reads params.yaml, its starting point, and data/processed/, data/reference/ and data/weights/ of this
 workspace. Each trial is the pipeline's own training, sampling and scoring with one changed params.yaml, and a line of
@@ -23,8 +23,8 @@ import yaml
 
 from benchmarks import RESULTS, machine, write_whole
 from benchmarks.changes import Changes, changed, said
-from benchmarks.recipe_pages import Row, draw, pages, score
-from benchmarks.trial import check_data, digest, trial
+from benchmarks.quality.recipe_pages import Row, draw, pages, score
+from benchmarks.quality.trial import check_data, digest, trial
 from ddpm.config import load_config
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import choose_device
@@ -39,7 +39,7 @@ LINES = "recipe.jsonl"
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.recipe", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.recipe", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["search", "seeds", "table", "plot"])
     parser.add_argument("--minutes", type=float, nargs="+", default=[5, 10, 20], help="of training (default 5 10 20)")
     parser.add_argument("--trials", type=int, default=24, help="search: of the first budget (default 24)")

@@ -1,8 +1,8 @@
 """How well the doctor predicts: its forecast of a training, beside the same training.
 
-    python -m benchmarks.doctor                   # all settings: about two minutes each on a CPU
-    python -m benchmarks.doctor --only small      # these alone; the others keep what was measured before
-    python -m benchmarks.doctor --print           # prints the table of docs/results.md
+    python -m benchmarks.speed.doctor                   # all settings: about two minutes each on a CPU
+    python -m benchmarks.speed.doctor --only small      # these alone; the others keep what was measured before
+    python -m benchmarks.speed.doctor --print           # prints the table of docs/results.md
 
 It reads params.yaml and writes reports/benchmarks/doctor.json. Forecast and training each run in a process of their
 own, one after the other, because what is told of a process's memory is its peak.
@@ -28,7 +28,7 @@ from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import guarded
 from ddpm.runtime.forecast import peak_memory
-from stages.train import prepare
+from ddpm.training.setup import prepare
 
 SMALL: Changes = {"data.image_size": 32, "model.channels": 32, "model.head_channels": 32, "train.batch_size": 16}
 ACCUMULATE: Changes = {"train.accumulate": 2}
@@ -56,7 +56,7 @@ FILE = RESULTS / "doctor.json"
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.doctor", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.doctor", description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=8, metavar="N", help="steps of each training (default 8)")
     parser.add_argument("--only", nargs="+", metavar="SETTING", help="of these alone")
     parser.add_argument("--print", action="store_true", help="print the table of what was measured before")

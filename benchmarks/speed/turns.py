@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.contenders import CONTENDERS, Workload
+from benchmarks.loops import Workload
+from benchmarks.speed.contenders import CONTENDERS
 from ddpm.runtime.errors import RunError
 
 

@@ -1,8 +1,8 @@
 """How good this project's recipe is beside those of others: same photographs, same device, same minutes of training.
 
-    python -m benchmarks.peers run --minutes 20    # train, paint and score each; then the table and the figure
-    python -m benchmarks.peers table               # reports/benchmarks/peers.md from peers.json
-    python -m benchmarks.peers plot                # reports/benchmarks/peers.png
+    python -m benchmarks.quality.peers run --minutes 20    # train, paint and score each; then the table and the figure
+    python -m benchmarks.quality.peers table               # reports/benchmarks/peers.md from peers.json
+    python -m benchmarks.quality.peers plot                # reports/benchmarks/peers.png
 
 Each trains for so many minutes on the clock, compilation and loading of images included, and keeps its weights at some
 moments on the way. Of each moment, the same number of images is painted by the contender's own sampler, and scored by
@@ -23,10 +23,10 @@ import torch
 from PIL import Image
 
 from benchmarks import RESULTS, machine, write
-from benchmarks.contenders import Workload, installed
-from benchmarks.peers_pages import draw, page
-from benchmarks.published import RECIPES, Recipe
-from benchmarks.trial import check_data, digest
+from benchmarks.loops import Workload, installed
+from benchmarks.quality.peers_pages import draw, page
+from benchmarks.quality.published import RECIPES, Recipe
+from benchmarks.quality.trial import check_data, digest
 from ddpm.commands.estimate import seconds_of
 from ddpm.config import Config, load_config
 from ddpm.data.dataset import load_packed
@@ -37,8 +37,8 @@ from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import RunError, guarded
 from ddpm.runtime.paths import PROCESSED
 from ddpm.runtime.progress import progress_bar
+from ddpm.training.setup import split
 from stages.fid import features_of, reference_features
-from stages.train import split
 
 WORK = Path(".peers")
 WARM_UP, TIMED_SECONDS = 2, 3.0  # steps, and how long the speed is measured, to plan the number of steps
@@ -47,7 +47,7 @@ CHUNK_SECONDS = 1.0  # between two looks at the clock, for which a GPU has to be
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.peers", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["run", "table", "plot"])
     parser.add_argument("--minutes", type=float, default=20, help="of training for each (default 20)")
     parser.add_argument("--moments", type=int, default=4, help="at which each is scored, evenly spaced (default 4)")

@@ -1,4 +1,4 @@
-"""What `benchmarks.peers` measured, as a table and as a figure."""
+"""What `benchmarks.quality.peers` measured, as a table and as a figure."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks import whereabouts
-from benchmarks.published import LABELS, REFERENCE
-from benchmarks.recipe_pages import number_logarithmic
+from benchmarks.quality.published import LABELS, REFERENCE
+from benchmarks.quality.recipe_pages import number_logarithmic
 from ddpm.reporting.figures import default_style, save
 from ddpm.reporting.report import EXTRACTOR_NOTES
 
@@ -18,7 +18,7 @@ def page(content: dict[str, Any]) -> str:
     """Render the comparison as Markdown."""
     rows = content["contenders"]
     if not rows:
-        return "Nothing was measured yet: `python -m benchmarks.peers run`.\n"
+        return "Nothing was measured yet: `python -m benchmarks.quality.peers run`.\n"
     one = next(iter(rows.values()))
     goal = final_fid(rows[REFERENCE]) if REFERENCE in rows else None
     places = sorted({whereabouts(row["machine"]) for row in rows.values()})

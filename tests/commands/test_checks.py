@@ -1,0 +1,94 @@
+"""What the doctor checks before it measures: packages, images, weights, disk and store."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddpm.commands import checks
+from ddpm.config import parse_config
+from ddpm.data.sources.flowers102 import ARCHIVE
+
+CPU = torch.device("cpu")
+
+
+def test_the_disk_holds_a_download_in_the_store_in_the_workspace_and_in_the_cache(params, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = parse_config(params)
+    before = checks.disk_bytes(config, 10**6, 8189)
+    archive = tmp_path / "data/raw" / ARCHIVE
+    archive.parent.mkdir(parents=True)
+    archive.touch()
+    without_archive = checks.disk_bytes(config, 10**6, 8189)
+    assert before - without_archive == pytest.approx(3 * 345e6)
+    params["fid"] |= {"extractor": "efficientnet_lite0"}
+    assert without_archive - checks.disk_bytes(parse_config(params), 10**6, 8189) == pytest.approx(3 * 96e6)
+
+
+def test_each_fault_is_a_line_with_its_remedy(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.setattr(checks, "PACKAGES", ("torch", "no_such_package"))
+    tiny["data"] |= {"source": "folder", "path": str(tmp_path / "nowhere")}
+    tiny["fid"] |= {"extractor": "inception", "weights": "nowhere.pth"}
+    tiny["sample"] |= {"n": 10_000_000}
+    tiny["data"] |= {"image_size": 128}
+    tiny["model"] |= {"attention": []}
+    (tmp_path / "mlflow.db").write_text("no database")
+    found = {check.what: check for check in checks.run_checks(parse_config(tiny), 10**12, CPU)}
+    assert {check.state for check in found.values()} == {"problem"}
+    assert found["packages"].sentence == "no_such_package missing; run `make install`"
+    assert found["images"].sentence.endswith("nowhere is no folder; name the folder that holds your images")
+    assert found["feature weights"].sentence == "fid.weights: nowhere.pth is no file; correct it or set it to null"
+    assert "free some space" in found["disk"].sentence
+    assert "mlflow.db cannot be read" in found["MLflow"].sentence
+
+
+def test_a_server_that_does_not_answer_is_a_problem(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:s3cret@127.0.0.1:9")
+    found = {check.what: check for check in checks.run_checks(parse_config(tiny), 1000, CPU)}
+    assert found["MLflow"].state == "problem" and "127.0.0.1:9 does not answer" in found["MLflow"].sentence
+    assert "s3cret" not in found["MLflow"].sentence
+
+
+def test_a_store_in_use_is_fine(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    with sqlite3.connect("mlflow.db") as connection:
+        connection.execute("CREATE TABLE experiments (id INTEGER)")
+    found = {check.what: check for check in checks.run_checks(parse_config(tiny), 1000, CPU)}
+    assert found["MLflow"].state == "OK"
+
+
+@pytest.mark.parametrize(("splits", "count"), [(["train", "val", "test"], 8189), (["train"], 1020)])
+def test_images_of_flowers102_are_known_before_they_are_there(params, tmp_path, monkeypatch, splits, count):
+    monkeypatch.chdir(tmp_path)
+    params["data"] |= {"splits": splits}
+    assert checks.count_images(parse_config(params)) == count
+
+
+def test_packed_images_count_where_they_are_what_is_asked_for(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/processed").mkdir(parents=True)
+    summary = {"source": "synthetic", "image_size": 16, "count": 77, "skipped": [{}, {}]}
+    Path("data/processed/summary.json").write_text(json.dumps(summary))
+    tiny["data"]["synthetic"]["count"] = 79
+    assert checks.count_images(parse_config(tiny)) == 77  # two of 79 could not be read
+    tiny["data"]["synthetic"]["count"] = 300
+    assert checks.count_images(parse_config(tiny)) == 300
+    tiny["data"] |= {"synthetic": tiny["data"]["synthetic"] | {"count": 79}, "image_size": 32}
+    tiny["model"] |= {"attention": [16]}
+    assert checks.count_images(parse_config(tiny)) == 79
+    Path("data/processed/summary.json").write_text("[]")
+    assert checks.count_images(parse_config(tiny)) == 79
+
+
+def test_images_of_a_folder_are_counted(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine/rose").mkdir(parents=True)
+    for name in ("mine/a.JPG", "mine/rose/b.png", "mine/notes.txt"):
+        Path(name).touch()
+    tiny["data"] |= {"source": "folder", "path": str(tmp_path / "mine")}
+    assert checks.count_images(parse_config(tiny)) == 2
