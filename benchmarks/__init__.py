@@ -12,9 +12,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import torch
+from ddpm.runtime.lineage import revision  # before torch: importing ddpm sets how torch's threads wait
 
-from ddpm.runtime.lineage import revision
+import torch  # isort: skip
 
 RESULTS = Path("reports/benchmarks")
 

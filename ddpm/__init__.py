@@ -2,10 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from ddpm.runtime.threads import spin_briefly
+
 if TYPE_CHECKING:
     from ddpm.model.trained import load_model as load_model
 
 __all__ = ["load_model"]
+
+spin_briefly()  # here, because every program of the repository and every user comes by before torch is imported
 
 
 def __getattr__(name: str) -> object:

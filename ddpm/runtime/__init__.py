@@ -18,4 +18,5 @@ __all__ = [
     "signals",
     "stage_files",
     "stage_times",
+    "threads",
 ]

@@ -82,7 +82,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory, line: Line) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tiny_repository.SERVER", {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{line.port}"})
+        patch.setattr("tests.support.tiny_repository.SERVER", {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{line.port}"})
         yield make_repository(tmp_path_factory.mktemp("team") / "repository", restless=True)
 
 
