@@ -23,7 +23,7 @@ test: $(INSTALLED)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow"
 
 test-slow: $(INSTALLED)
-	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -m slow
+	PATH="$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --maxprocesses 2 --dist loadfile -m slow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
