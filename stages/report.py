@@ -13,7 +13,7 @@ from ddpm.runtime.stage_files import load_json
 from ddpm.runtime.stage_times import stage_times
 from ddpm.tracking.identity import run_filter
 from ddpm.tracking.runs import later_stage
-from ddpm.tracking.scores import flat_scores
+from ddpm.tracking.score_names import flat_scores
 from stages import run
 
 

@@ -1,7 +1,7 @@
 """Generate the images that will be scored, and the pictures that people look at."""
 
 from ddpm.config import Config
-from ddpm.model.sampling import batch_images, generate, in_order, save
+from ddpm.model.generation import batch_images, generate, in_order, save
 from ddpm.model.trained import load_model
 from ddpm.runtime.checkpoint import checkpoint_for, discard
 from ddpm.runtime.devices import check_device

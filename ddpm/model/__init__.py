@@ -3,4 +3,4 @@
 It knows nothing of training and scores.
 """
 
-__all__ = ["diffusers_format", "guidance", "model_file", "sampling", "trained"]
+__all__ = ["diffusers_format", "generation", "guidance", "model_file", "trained"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
 
 from ddpm.data.dataset import PackedImages
@@ -17,7 +18,7 @@ from ddpm.reporting.figures import default_style, label_grid, save, save_photogr
 DPI = 120
 FRAMES = 9  # of an image on its way to noise
 BATCH = 8  # images of the picture of a batch
-COLOURS = dict(zip(SCHEDULES, ("tab:blue", "tab:orange", "tab:green"), strict=True))
+COLOURS = dict(zip(SCHEDULES, TABLEAU_COLORS, strict=False))  # ten, for a schedule that is added
 
 
 @default_style()

@@ -3,4 +3,15 @@
 It knows nothing of training and scores; no other room imports MLflow.
 """
 
-__all__ = ["finished", "identity", "painter", "processes", "recorder", "runs", "scores", "served", "store", "unsent"]
+__all__ = [
+    "finished",
+    "identity",
+    "painter",
+    "processes",
+    "recorder",
+    "runs",
+    "score_names",
+    "served",
+    "store",
+    "unsent",
+]

@@ -72,8 +72,9 @@ def test_only_downloads_open_a_connection():
     assert found <= {"ddpm/data/downloads.py", "ddpm/tracking/processes.py", "ddpm/commands/checks.py"}
 
 
-def test_every_proof_that_the_threat_model_names_is_there():
-    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["SECURITY.md", "docs/reproducibility.md"])
+def test_every_proof_that_a_page_names_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
     proofs = re.findall(r"`(test_\w+\.py)::(test_\w+)`", text)
     assert len(proofs) >= 10
     for file, name in proofs:
