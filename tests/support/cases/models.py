@@ -23,15 +23,15 @@ def unharmed(place: Place) -> bool:
     return not Path("evil").exists()
 
 
-def model(change: Callable[[], object] = lambda: None) -> Callable[[Place], None]:
-    """A tiny model, then changed."""
+def model(change: Callable[[], object] = lambda: None, **values: object) -> Callable[[Place], None]:
+    """A tiny model, with these values in its parameters, then changed."""
 
     def prepare(place: Place) -> None:
         from ddpm.config import ModelConfig
         from tests.support.networks import write_model
 
         tiny = {"channels": 16, "channel_mults": [1, 2], "blocks": 1, "attention": [8], "head_channels": 16}
-        write_model(FOLDER, ModelConfig.model_validate(tiny | {"dropout": 0.0, "conditional": False}))
+        write_model(FOLDER, ModelConfig.model_validate(tiny | {"dropout": 0.0, "conditional": False} | values))
         change()
 
     return prepare
@@ -54,6 +54,19 @@ def config(change: Callable[[dict], object]) -> Callable[[Place], None]:
 
 def flip(place: int) -> Callable[[bytes], bytes]:
     return lambda data: data[:place] + bytes([data[place] ^ 1]) + data[place:][1:]
+
+
+def complete(place: Place) -> None:
+    """A network on patches, with all that an export asks for."""
+    from tests.support.exported import write_model
+
+    write_model(FOLDER, changes={"patch": 2})
+
+
+def without_patch() -> None:
+    content = json.loads(CONFIG.read_text())
+    del content["model"]["patch"]
+    CONFIG.write_text(json.dumps(content))
 
 
 def terabyte(content: dict) -> None:
@@ -202,6 +215,22 @@ MODELS = [
         (
             "models/config.json: class_counts: expected a number of images, 0 or more, for each of class_names; "
             "the file was edited, or is of a newer version of this program"
+        ),
+        run=SAMPLE,
+    ),
+    Case(
+        "a network on patches, for diffusers",
+        complete,
+        ("model.patch: found 2, but diffusers builds no networks that work on patches; train one with model.patch: 1"),
+        run="ddpm export exported",
+        check=lambda place: not Path("exported").exists(),
+    ),
+    Case(
+        "a network on patches, whose `config.json` says nothing of them",
+        model(without_patch, patch=2),
+        (
+            "models: model.safetensors and config.json do not fit each other (…); copy both anew, or train the "
+            "model again with `dvc repro train`"
         ),
         run=SAMPLE,
     ),

@@ -165,6 +165,32 @@ VALUES = [
         ),
     ),
     Case(
+        "`model.patch: 3`",
+        with_values(model__patch=3),
+        ("params.yaml: model.patch: found 3, choose 1, 2 or 4"),
+    ),
+    Case(
+        "`model.attention: [64]` with `model.patch: 2`, as if it counted pixels",
+        with_values(model__patch=2, model__attention=[64]),
+        (
+            "params.yaml: model.attention: 64 is no resolution of this network in patches of 2; choose from "
+            "[32, 16, 8, 4] (attention sides are those of the grid of 32 × 32 patches)"
+        ),
+    ),
+    Case(
+        "`model.head_channels: 48` with `model.patch: 2`",
+        with_values(model__patch=2, model__head_channels=48),
+        ("params.yaml: model.head_channels: 48 is no divisor of the 256 channels at 16 patches; choose one"),
+    ),
+    Case(
+        "five `model.channel_mults` for 64 pixels with `model.patch: 4`",
+        with_values(model__patch=4, model__channel_mults=[1] * 5, model__attention=[]),
+        (
+            "params.yaml: model.channel_mults: 5 resolutions do not fit images of 64 pixels in patches of 4; shorten "
+            "the list to at most 4 entries"
+        ),
+    ),
+    Case(
         "`model.channel_mults: [1000000]`",
         with_values(model__channel_mults=[10**6], model__attention=[]),
         ("params.yaml: model.channel_mults.0: found 1000000; it should be less than or equal to 64"),
