@@ -9,6 +9,7 @@ __all__ = [
     "intervals",
     "manifold",
     "memorisation",
+    "patch_grid",
     "protocol",
     "quick_scores",
     "results",
