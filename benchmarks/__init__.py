@@ -49,6 +49,11 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
+def in_words(values: dict[str, float], form: str) -> str:
+    """What `spread` returned, as a cell of a table, Markdown."""
+    return f"{values['min']:{form}} – **{values['median']:{form}}** – {values['max']:{form}}"
+
+
 def write(path: Path, content: dict[str, Any]) -> None:
     """Write one result."""
     write_whole(path, json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,109 @@
+"""How fast a network trains on patches, beside the same channels on pixels, at 64×64.
+
+    python -m benchmarks.speed.patches              # about five minutes; nothing else should run meanwhile
+    python -m benchmarks.speed.patches --print      # prints the table of docs/results.md
+
+Writes reports/benchmarks/patches.json. How good the samples are at equal minutes is no matter of this one.
+"""
+
+import argparse
+import json
+import random
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks import RESULTS, in_words, machine, spread, whereabouts, write
+from benchmarks.changes import Changes, changed_config
+from benchmarks.speed.contenders import flops
+from ddpm.commands.estimate import random_images, seconds_of
+from ddpm.config import Config, load_config
+from ddpm.network.unet import count_parameters
+from ddpm.runtime.errors import guarded
+from ddpm.training.loop import Training
+from ddpm.training.setup import prepare
+
+NETWORK: Changes = {
+    "device": "cpu",
+    "data.image_size": 64,
+    "model.channels": 32,
+    "model.channel_mults": [1, 2, 4],
+    "model.blocks": 1,
+    "model.attention": [16],
+    "model.head_channels": 32,
+    "model.dropout": 0.0,
+    "model.conditional": True,
+    "train.batch_size": 32,
+}
+PATCHES = (1, 2, 4)
+FILE = RESULTS / "patches.json"
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.patches", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="(default 5)")
+    parser.add_argument("--steps", type=int, default=4, metavar="N", help="of each turn (default 4)")
+    parser.add_argument("--print", action="store_true", help="print the table of what was measured before")
+    options = parser.parse_args()
+    if options.print:
+        print(table(json.loads(FILE.read_text(encoding="utf-8"))))
+    else:
+        guarded(lambda: measure(load_config(), options.rounds, options.steps))
+
+
+def measure(config: Config, rounds: int, steps: int) -> None:
+    """Let the networks take turns, in an order that is shuffled anew, and write images/s of each turn."""
+    trainings, rows = {}, []
+    for patch in PATCHES:
+        setting = changed_config(config, NETWORK | {"model.patch": patch})
+        batch = setting.train.batch_size
+        trainings[patch] = training = prepare(setting, random_images(setting, 2 * batch), torch.device("cpu"))
+        for step in range(2):
+            training.train_step(step)
+        rows.append(
+            {"patch": patch, "parameters": count_parameters(training.unet), "flops": flops(setting), "rates": []}
+        )
+    shuffle = random.Random(0)
+    for number in range(rounds):
+        for row in shuffle.sample(rows, len(rows)):
+            work = partial(take, trainings[row["patch"]], steps)
+            row["rates"].append(steps * batch / seconds_of(work, torch.device("cpu")))
+        print(f"round {number + 1}: " + ", ".join(f"{row['rates'][-1]:.1f}" for row in rows), flush=True)
+    write(FILE, {"machine": machine(torch.device("cpu")), "network": NETWORK, "steps": steps, "rows": rows})
+    print(table(json.loads(FILE.read_text(encoding="utf-8"))))
+
+
+def take(training: Training, steps: int) -> None:
+    """Take so many steps."""
+    for step in range(steps):
+        training.train_step(step)
+
+
+def table(content: dict[str, Any]) -> str:
+    """The table, Markdown: least – **median** – greatest of the rounds; ratios are taken within a round."""
+    rows = content["rows"]
+    plain = rows[0]["rates"]
+    lines = [
+        f"{whereabouts(content['machine'])}; {len(plain)} rounds of {content['steps']} steps:",
+        "",
+        "| `model.patch` | parameters | GFLOP per image | images/s | faster by |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        rates = spread(row["rates"])
+        faster = spread([ours / theirs for ours, theirs in zip(row["rates"], plain, strict=True)])
+        cells = [
+            str(row["patch"]),
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['flops'] / 1e9:.2f}",
+            in_words(rates, ".1f"),
+        ]
+        cells.append("–" if row is rows[0] else in_words(faster, ".2f"))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
