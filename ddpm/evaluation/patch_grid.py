@@ -21,7 +21,9 @@ def patch_grid(images: np.ndarray, patch: int) -> float:
     height, width = images.shape[1:3]
     if height % patch or width % patch or min(height, width) < 4 * patch:
         raise ValueError(f"images: found {height} × {width} pixels; choose multiples of {patch}, at least {4 * patch}")
-    spectrum = sum(np.abs(np.fft.fft2(image, axes=(0, 1))) ** 2 for image in images).sum(axis=2)  # one by one: memory
+    spectrum = np.zeros((height, width))
+    for image in images:  # one by one, because the spectra of all would fill the memory
+        spectrum += (np.abs(np.fft.fft2(image, axes=(0, 1))) ** 2).sum(axis=2)
     y, x = height // patch, width // patch
     ratios = []
     for place, directions in (((y, 0), [(1, 0)]), ((0, x), [(0, 1)]), ((y, x), [(1, 0), (0, 1)])):
