@@ -54,6 +54,6 @@ Spacing = Literal["trailing", "uniform", "logsnr"]
 Precision = Literal["auto", "bf16", "fp32"]
 NoFp16 = Annotated[Precision, BeforeValidator(_no_fp16)]
 Device = Literal["auto", "cuda", "cpu"]
-Patch = Literal[1, 2, 4]
+Patch = Annotated[Literal[1, 2, 4], BeforeValidator(_number)]  # or true would be 1
 ImageSize = Literal[8, 16, 32, 64, 128]
 Extractor = Literal["inception", "efficientnet_lite0"]

@@ -22,7 +22,7 @@ def patch_grid(images: np.ndarray, patch: int) -> float:
     if height % patch or width % patch or min(height, width) < 4 * patch:
         raise ValueError(f"images: found {height} × {width} pixels; choose multiples of {patch}, at least {4 * patch}")
     spectrum = np.zeros((height, width))
-    for image in images:  # one by one: memory
+    for image in images:  # one by one, because the spectra of all would fill the memory
         spectrum += (np.abs(np.fft.fft2(image, axes=(0, 1))) ** 2).sum(axis=2)
     y, x = height // patch, width // patch
     ratios = []

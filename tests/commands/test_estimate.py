@@ -20,7 +20,7 @@ from ddpm.network.unet import count_parameters
 from ddpm.runtime.distributed import ALONE
 from ddpm.runtime.forecast import forecast
 from ddpm.runtime.progress import duration
-from ddpm.training.setup import describe_model, needs, prepare
+from ddpm.training.setup import describe_model, needs, planned_parameters, prepare
 from ddpm.training.step import STATE_BYTES
 
 CPU = torch.device("cpu")
@@ -34,6 +34,22 @@ def test_a_training_holds_five_numbers_of_four_bytes_per_parameter(tiny):
     moments = [training.optimisation.optimizer.state[p][name] for p in parameters for name in ("exp_avg", "exp_avg_sq")]
     held = [*parameters, *(p.grad for p in parameters), *moments, *training.ema.model.parameters()]
     assert sum(t.numel() * t.element_size() for t in held) == STATE_BYTES * count_parameters(training.unet)
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_the_doctor_counts_and_measures_the_network_on_patches(tiny, patch, monkeypatch):
+    monkeypatch.setattr(estimate, "CHUNK_SECONDS", 0.1)
+    tiny["model"] |= {"patch": patch, "attention": [16 // patch]}
+    config = parse_config(tiny)
+    images = random_images(config, 64)
+    training = prepare(config, images, CPU)
+    assert training.unet.pixels.patch == patch
+    assert planned_parameters(config, images) == count_parameters(training.unet)
+    thin = 3 * 16 * 9 + 16 + 2 * 32 + 32 * 16 * 9 + 16 + 16 * 3 * 9 + 3  # numbers of the layers at full resolution
+    assert count_parameters(training.unet.pixels) == thin
+    assert step_seconds(training) > 0
+    model = DiffusionModel(training.ema.model, describe_model(config, images, training))
+    assert sampling_seconds(model, config.sample, 0, 4) > 0
 
 
 def count_processor_time(monkeypatch):

@@ -49,6 +49,20 @@ def test_the_card_tells_data_recipe_and_limits(card, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("patch", "told"), [(None, "attention at [8] |"), (1, "attention at [8] |"), (2, "[8], on patches of 2×2 pixels |")]
+)
+def test_the_card_tells_on_which_patches_the_network_works(tmp_path, monkeypatch, patch, told):
+    config = write_model(tmp_path / "models", changes={"patch": patch or 1}) / "config.json"
+    content = json.loads(config.read_text())
+    if patch is None:  # of an earlier version
+        del content["model"]["patch"]
+    config.write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    export(monkeypatch, "exported", "--format", "half")
+    assert told in (tmp_path / "exported/README.md").read_text()
+
+
+@pytest.mark.parametrize(
     ("train", "told"),
     [
         ({"min_snr": 0.0, "augment": 0.0}, "with mirroring |"),

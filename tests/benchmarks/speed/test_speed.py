@@ -89,6 +89,21 @@ def test_operations_of_a_layer_are_those_of_the_closed_form(layer, channels, clo
     assert flops_per_image(Network, 16) == first + closed_form
 
 
+def test_operations_of_a_network_on_patches_are_those_of_its_grid_and_its_ends(tiny_model):
+    """Those of the same network at half the size, but for the convolutions of its first and last channels."""
+
+    def convolution(inputs, outputs, side, passes=3):
+        return passes * 2 * 9 * inputs * outputs * side**2
+
+    width = tiny_model.channels
+    inner = flops_per_image(lambda: UNet(tiny_model, 16), 16)
+    inner -= convolution(3, width, 16, passes=2) + convolution(width, 3, 16)
+    inner += convolution(4 * 16, width, 16) + convolution(width, 4 * 16, 16)
+    ends = convolution(3, 16, 32, passes=2) + convolution(2 * 16, 16, 32) + convolution(16, 3, 32)
+    patches = tiny_model.model_copy(update={"patch": 2})
+    assert flops_per_image(lambda: UNet(patches, 32), 32) == inner + ends
+
+
 @pytest.fixture
 def tiny(params, tiny_model):
     params["model"] = tiny_model.model_dump()
@@ -207,10 +222,14 @@ def test_a_contender_that_fails_is_told(tiny, capfd):
     assert "you should have at least 100 images" in capfd.readouterr().err
 
 
-def test_networks_that_the_peers_cannot_train_are_refused(params):
-    params["model"] |= {"conditional": True}
+@pytest.mark.parametrize(
+    ("values", "reason"), [({"conditional": True}, "without classes"), ({"patch": 2}, "train one with model.patch: 1")]
+)
+def test_networks_that_the_peers_cannot_train_are_refused(params, values, reason):
+    params["model"] |= values
+    params["train"]["batch_size"] = 2
     config = parse_config(params)
-    with pytest.raises(InputError, match="without classes"), train.workload(config, random_images(config, 2)):
+    with pytest.raises(InputError, match=reason), train.workload(config, random_images(config, 2)):
         pass
 
 

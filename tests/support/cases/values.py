@@ -170,6 +170,11 @@ VALUES = [
         ("params.yaml: model.patch: found 3, choose 1, 2 or 4"),
     ),
     Case(
+        "`model.patch: true`",
+        with_values(model__patch=True),
+        ("params.yaml: model.patch: found True; it should be a number"),
+    ),
+    Case(
         "`model.attention: [64]` with `model.patch: 2`, as if it counted pixels",
         with_values(model__patch=2, model__attention=[64]),
         (
