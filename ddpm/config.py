@@ -126,6 +126,10 @@ class TrainConfig(_Group):
     warmup_steps: Index
     grad_clip: Annotated[Number, Field(gt=0)]
     ema_decay: Probability
+    # Models and parameters of earlier versions have none of these three.
+    ema_length: Annotated[Number, Field(ge=0, le=0.25)] = 0.0
+    lr_decay: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    timesteps: Literal["uniform", "logsnr"] = "uniform"
     min_snr: Annotated[Number, Field(ge=0)]
     flip: StrictBool
     augment: Probability

@@ -33,7 +33,7 @@ LINKS = (PROCESSED, REFERENCE, WEIGHTS, Path("ddpm"), Path("stages"), Path("dvc.
 NOT_TRAINING = ("sample", "fid", "tracking")  # the groups that decide nothing of the model
 
 
-def trial(params: dict[str, Any], minutes: float, place: str) -> dict[str, Any]:
+def trial(params: dict[str, Any], minutes: float, place: str, rate: float | None = None) -> dict[str, Any]:
     """Train with these parameters for so many minutes, sample and score; goes on where a killed one was.
 
     How many epochs the minutes are is measured first, and noted; then the stages run with exactly these epochs, so that
@@ -43,6 +43,7 @@ def trial(params: dict[str, Any], minutes: float, place: str) -> dict[str, Any]:
         params: all of params.yaml; `epochs` is set here, and tracking is off.
         minutes: of training on this device, with the compilation and without sampling and scores.
         place: the device and the images, of which another one would take other epochs for the same minutes.
+        rate: images/s of this network as measured before; None to measure it now.
 
     Returns:
         epochs, images_per_second and parameters; train_seconds (as it was on the clock, None where it was interrupted)
@@ -53,7 +54,7 @@ def trial(params: dict[str, Any], minutes: float, place: str) -> dict[str, Any]:
     params = params | {"tracking": quiet, "fid": params["fid"] | {"every": 0}}
     with workspace({name: value for name, value in params.items() if name not in NOT_TRAINING}, minutes, place):
         try:
-            return _trial(params, minutes)
+            return _trial(params, minutes, rate)
         except (RunError, torch.OutOfMemoryError) as error:
             return {"failed": str(error).splitlines()[0]}
         finally:
@@ -85,11 +86,14 @@ def workspace(training: dict[str, Any], minutes: float, place: str) -> Iterator[
         yield
 
 
-def plan(config: Config, packed: PackedImages, device: torch.device, minutes: float) -> dict[str, Any]:
-    """Measure how many epochs these parameters train in so many minutes, of which torch.compile takes its part."""
+def plan(
+    config: Config, packed: PackedImages, device: torch.device, minutes: float, rate: float | None = None
+) -> dict[str, Any]:
+    """Find how many epochs these parameters train in so many minutes, of which torch.compile takes its part."""
     training = prepare(config, packed, device)
-    first = seconds_of(lambda: training.train_step(0), device)
-    seconds, batch = step_seconds(training), config.train.batch_size
+    batch = config.train.batch_size
+    first = 0.0 if rate else seconds_of(lambda: training.train_step(0), device)
+    seconds = batch / rate if rate else step_seconds(training)
     steps = max(1.0, (60 * minutes - first) / seconds)
     return {
         "epochs": max(1, int(steps * batch / len(training.train_set))),
@@ -103,12 +107,12 @@ def digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _trial(params: dict[str, Any], minutes: float) -> dict[str, Any]:
+def _trial(params: dict[str, Any], minutes: float, rate: float | None) -> dict[str, Any]:
     planned, trained = Path("plan.json"), Path("trained.json")
     began_before = planned.exists()
     if not began_before:
         config = parse_config(params)
-        write(planned, plan(config, load_packed(PROCESSED), choose_device(config.device), minutes))
+        write(planned, plan(config, load_packed(PROCESSED), choose_device(config.device), minutes, rate))
         _forget()
     facts = json.loads(planned.read_text())
     Path("params.yaml").write_text(yaml.safe_dump(params | {"epochs": facts["epochs"]}, sort_keys=False))

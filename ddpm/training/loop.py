@@ -92,7 +92,7 @@ class Training:
         self.train_set, self.heldout_set = train_set, heldout_set
         self.epochs, self.seed, self.group = epochs, seed, group
         self.steps = max(1, math.ceil(epochs * len(train_set) / config.batch_size))
-        self.optimisation = TrainStep(unet, diffusion, config, train_set, seed, group)
+        self.optimisation = TrainStep(unet, diffusion, config, train_set, seed, self.steps, group)
         self.ema, self.device = self.optimisation.ema, self.optimisation.device
         self.curves = self.optimisation.curves
         self.progress = Progress(0, 0, torch.zeros(len(self.curves), device=self.device), History())

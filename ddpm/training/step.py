@@ -16,6 +16,7 @@ from ddpm.runtime.distributed import Group
 from ddpm.training.augment import draw, transform
 from ddpm.training.batches import BatchOrder, ImageSet, generator
 from ddpm.training.ema import Ema
+from ddpm.training.times import draws
 
 STATE_BYTES = 5 * 4  # per parameter, float32: weight, gradient, AdamW's two moments, averaged weight
 
@@ -32,11 +33,19 @@ class TrainStep:
     """
 
     def __init__(
-        self, unet: UNet, diffusion: Diffusion, config: TrainConfig, train_set: ImageSet, seed: int, group: Group
+        self,
+        unet: UNet,
+        diffusion: Diffusion,
+        config: TrainConfig,
+        train_set: ImageSet,
+        seed: int,
+        steps: int,
+        group: Group,
     ) -> None:
-        """Prepare steps; see `Training`."""
-        self.unet, self.diffusion, self.config, self.seed = unet, diffusion, config, seed
-        self.ema = Ema(unet, config.ema_decay)
+        """Prepare steps; see `Training`, and `steps`: of the whole training."""
+        self.unet, self.diffusion, self.config, self.seed, self.steps = unet, diffusion, config, seed, steps
+        self.ema = Ema(unet, config.ema_decay, config.ema_length)
+        self._times = draws(config.timesteps, diffusion)
         self.optimizer = torch.optim.AdamW(
             unet.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
@@ -116,7 +125,7 @@ class TrainStep:
         if self.config.flip:
             mirrored = torch.rand(count, 1, 1, 1, device=self.device)[share] < 0.5
             x0 = torch.where(mirrored, x0.flip(-1), x0)
-        t = torch.randint(self.diffusion.timesteps, (count,), device=self.device)[share]
+        t = self._times(count)[share]
         if self.unet.none_class is not None:  # Ho & Salimans 2022, algorithm 1
             dropped = torch.rand(count, device=self.device)[share] < self.config.label_dropout
             labels = labels.masked_fill(dropped, self.unet.none_class)
@@ -157,4 +166,9 @@ class TrainStep:
     def _set_learning_rate(self, step: int) -> None:
         warmed_up = min(1.0, (step + 1) / max(1, self.config.warmup_steps))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * warmed_up
+            group["lr"] = self.config.lr * warmed_up * self._cooled_down(step)
+
+    def _cooled_down(self, step: int) -> float:
+        """1, and in the last `lr_decay` of the training a line down to 0 (Hägele et al. 2024)."""
+        falling = self.config.lr_decay * self.steps
+        return min(1.0, (self.steps - step) / falling) if falling else 1.0

@@ -1,0 +1,140 @@
+"""Which single change makes better samples at equal minutes: patches, and three ways to train.
+
+    python -m benchmarks.quality.levers run --minutes 30 --seeds 0 1   # train, sample and score each
+    python -m benchmarks.quality.levers table                           # reports/benchmarks/levers.md from levers.json
+
+Reads params.yaml, from which each contender differs by one lever, and data/processed/, data/reference/ and
+data/weights/ of this workspace. The speed of each network is measured first, when nothing else should run; what it
+does in the minutes is then a number of images, so that a busy machine changes how long this takes and no figure.
+Killed, and started again by the same command, it goes on.
+"""
+
+import argparse
+import json
+from typing import Any
+
+import torch
+
+from benchmarks import RESULTS, machine, whereabouts, write, write_whole
+from benchmarks.changes import Changes, changed, changed_config
+from benchmarks.quality.recipe import base_params
+from benchmarks.quality.trial import check_data, digest, plan, trial
+from ddpm.config import load_config
+from ddpm.data.dataset import load_packed
+from ddpm.runtime.checksums import checksum
+from ddpm.runtime.devices import choose_device
+from ddpm.runtime.errors import InputError, guarded
+from ddpm.runtime.paths import PROCESSED
+
+FILE, PAGE = RESULTS / "levers.json", RESULTS / "levers.md"
+LEVERS: dict[str, Changes] = {
+    "plain": {},
+    "time steps around log-SNR 0": {"train.timesteps": "logsnr"},
+    "learning rate falls in the last 30 %": {"train.lr_decay": 0.3},
+    "average over 5 % of the training": {"train.ema_length": 0.05},
+    "average over 15 % of the training": {"train.ema_length": 0.15},
+    "without patches": {"model.patch": 1},
+}
+SCORES = ("fid", "kid", "coverage")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.levers", description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("--minutes", type=float, default=30, help="of training for each (default 30)")
+    parser.add_argument("--samples", type=int, default=1000, help="images per score (default 1000)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="(default 0 1)")
+    parser.add_argument(
+        "--only", nargs="+", choices=LEVERS, default=list(LEVERS), metavar="LEVER", help="of these alone"
+    )
+    options = parser.parse_args()
+    guarded(lambda: run(options))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what was asked for; the page follows each training."""
+    if options.what == "run":
+        measure(options)
+    elif not FILE.exists():
+        raise InputError(f"{FILE}: no such file; `python -m benchmarks.quality.levers run` makes it")
+    print(PAGE.read_text(encoding="utf-8") if options.what == "run" else publish(json.loads(FILE.read_text())))
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Train, sample and score what is not in the file yet."""
+    config, params = load_config(), base_params(options.samples)
+    check_data(config)
+    device, images = choose_device(config.device), checksum(PROCESSED / "images.npy")
+    setting = {"minutes": options.minutes, "params": params | {"epochs": None, "tracking": None}, "images": images}
+    content = json.loads(FILE.read_text()) if FILE.exists() else {}
+    if content.get("setting") != setting:
+        content = {"setting": setting, "machine": machine(device), "rates": rates(options.minutes, device), "rows": []}
+        write(FILE, content)
+    for seed in options.seeds:
+        for lever in options.only:
+            if any((row["lever"], row["seed"]) == (lever, seed) for row in content["rows"]):
+                continue
+            print(f"{lever}, seed {seed}")
+            wanted = changed(params, LEVERS[lever] | {"seed": seed})
+            rate = content["rates"][str(wanted["model"]["patch"])]
+            result = trial(wanted, options.minutes, digest([images, rate]), rate)
+            content["rows"].append({"lever": lever, "seed": seed, **result})
+            write(FILE, content)
+            publish(content)
+
+
+def rates(minutes: float, device: torch.device) -> dict[str, float]:
+    """Images/s of the network with and without patches, by `model.patch`."""
+    config, packed, found = load_config(), load_packed(PROCESSED), {}
+    for changes in ({}, LEVERS["without patches"]):
+        setting = changed_config(config, changes)
+        found[str(setting.model.patch)] = plan(setting, packed, device, minutes)["images_per_second"]
+        print(f"model.patch {setting.model.patch}: {found[str(setting.model.patch)]:.1f} images/s", flush=True)
+    return found
+
+
+def publish(content: dict[str, Any]) -> str:
+    """Write the page, and return it."""
+    write_whole(PAGE, text := page(content))
+    return text
+
+
+def page(content: dict[str, Any]) -> str:
+    """What was measured, in Markdown: each seed's scores with the interval of its samples."""
+    setting, rows = content["setting"], content["rows"]
+    model = setting["params"]["model"]
+    lines = [
+        "# Levers: better samples at equal minutes",
+        "",
+        f"{whereabouts(content['machine'])}. Each trained for {setting['minutes']:g} minutes at the speed that its "
+        "network has when nothing else runs: "
+        + ", ".join(f"{rate:.1f} images/s with `model.patch: {patch}`" for patch, rate in content["rates"].items())
+        + f". {model['channels']} channels × {model['channel_mults']}, "
+        f"{setting['params']['data']['image_size']}×{setting['params']['data']['image_size']} pixels.",
+        "",
+    ]
+    scored = [row for row in rows if "scores" in row]
+    if not scored:
+        return "\n".join([*lines, "Nothing was scored yet.", ""])
+    names = [name for name in SCORES if name in scored[0]["scores"]]
+    lines += [
+        f"{scored[0]['samples']:,} samples of each against {scored[0]['reference_images']:,} photographs, "
+        f"{scored[0]['extractor']} features; in brackets 95 % intervals of the samples.",
+        "",
+        f"| lever | seed | {' | '.join(map(str.upper, names))} |",
+        f"|---|---|{'---|' * len(names)}",
+    ]
+    for lever in LEVERS:
+        for row in (row for row in scored if row["lever"] == lever):
+            lines.append(f"| {lever} | {row['seed']} | {' | '.join(cell(row['scores'][name]) for name in names)} |")
+    return "\n".join([*lines, ""])
+
+
+def cell(score: dict[str, Any]) -> str:
+    """A score and its interval."""
+    return "{value:.3g} [{low:.3g}, {high:.3g}]".format(**score)
+
+
+if __name__ == "__main__":
+    main()
