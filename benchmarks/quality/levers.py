@@ -31,9 +31,9 @@ LEVERS: dict[str, Changes] = {
     "plain": {},
     "time steps around log-SNR 0": {"train.timesteps": "logsnr"},
     "learning rate falls in the last 30 %": {"train.lr_decay": 0.3},
-    "average over 5 % of the training": {"train.ema_length": 0.05},
     "average over 15 % of the training": {"train.ema_length": 0.15},
     "without patches": {"model.patch": 1},
+    "average over 5 % of the training": {"train.ema_length": 0.05},
 }
 SCORES = ("fid", "kid", "coverage")
 

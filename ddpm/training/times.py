@@ -25,5 +25,5 @@ def draws(timesteps: str, diffusion: Diffusion) -> Callable[[int], Tensor]:
     log_snr = diffusion.alphas_cumprod.logit()  # falls with t
     between = (log_snr[1:] + log_snr[:-1]) / 2
     zero = torch.zeros((), dtype=torch.float64, device=device)
-    above = 1 - Laplace(zero, WIDTH).cdf(between)  # the probability of a lower t
+    above = 1 - Laplace(zero, WIDTH).cdf(between)  # type: ignore[no-untyped-call]  # the probability of a lower t
     return lambda count: torch.searchsorted(above, torch.rand(count, dtype=torch.float64, device=device))
