@@ -32,7 +32,7 @@ LEVERS: dict[str, Changes] = {
     "time steps around log-SNR 0": {"train.timesteps": "logsnr"},
     "learning rate falls in the last 30 %": {"train.lr_decay": 0.3},
     "average over 15 % of the training": {"train.ema_length": 0.15},
-    "without patches": {"model.patch": 1},
+    "without patches": {"model.patch": 1, "model.attention": [16]},
     "average over 5 % of the training": {"train.ema_length": 0.05},
 }
 SCORES = ("fid", "kid", "coverage")
