@@ -6,10 +6,10 @@ from ddpm.runtime.interpreter import require
 
 require("numpy", "pydantic", "torch")
 
-from ddpm.commands import compare, doctor, export, sample, sync  # noqa: E402
+from ddpm.commands import compare, doctor, export, sample, sync, use  # noqa: E402
 from ddpm.runtime.errors import guarded  # noqa: E402
 
-COMMANDS = (sample, compare, export, doctor, sync)
+COMMANDS = (use, sample, compare, export, doctor, sync)
 
 
 def main() -> None:
