@@ -19,4 +19,5 @@ __all__ = [
     "stage_files",
     "stage_times",
     "threads",
+    "yaml_files",
 ]

@@ -9,10 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.errors import InputError
+from ddpm.runtime.yaml_files import read_yaml
 
 CODE = ("ddpm", "stages", "dvc.yaml")
 VERSIONED = ("torch", "torchvision", "numpy", "dvc", "mlflow")
@@ -85,10 +84,7 @@ def _git(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def _stages(dvc_yaml: Path) -> dict[str, Any]:
-    try:
-        return yaml.safe_load(dvc_yaml.read_text(encoding="utf-8"))["stages"]
-    except FileNotFoundError:
-        raise InputError(f"{dvc_yaml}: no such file; run this in the root of the repository") from None
+    return read_yaml(dvc_yaml)["stages"]
 
 
 def _stage_entry(stage: str, dvc_yaml: Path) -> dict[str, Any]:
