@@ -22,7 +22,7 @@ from ddpm.evaluation.features import weights_file
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.paths import PROCESSED, RAW, WEIGHTS, from_main_root
 from ddpm.runtime.stage_files import load_json
-from ddpm.tracking.store import location, masked
+from ddpm.tracking.database import check_version, deleted, location, masked
 
 PACKAGES = ("torch", "torchvision", "mlflow", "dvc", "pytorch_fid", "safetensors", "pandas", "matplotlib")
 FLOWERS = {"train": 1020, "val": 1020, "test": 6149}  # images of each official split
@@ -59,7 +59,7 @@ def run_checks(config: Config, parameters: int, device: torch.device) -> Iterato
     if device.type == "cuda":
         yield _gpu(device)
     if config.tracking.enabled:
-        yield _mlflow()
+        yield _mlflow(config.tracking.experiment)
 
 
 def count_images(config: Config) -> int:
@@ -179,13 +179,13 @@ def _gpu(device: torch.device) -> Check:
     return Check("GPU memory", "OK", sentence)
 
 
-def _mlflow() -> Check:
+def _mlflow(experiment: str) -> Check:
     try:
         uri, database = location()
     except InputError as error:
         return Check("MLflow", "problem", str(error))
     if uri.startswith("sqlite:"):
-        return _database(database)
+        return _database(database, experiment)
     if uri.startswith("http"):
         try:
             with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=SERVER_SECONDS):
@@ -196,14 +196,20 @@ def _mlflow() -> Check:
     return Check("MLflow", "OK", masked(uri))
 
 
-def _database(path: Path) -> Check:
+def _database(path: Path, experiment: str) -> Check:
     if not path.exists():
         if os.access(path.parent, os.W_OK):
             return Check("MLflow", "later", f"`dvc repro` makes {path}")
         return Check("MLflow", "problem", f"{path.parent} cannot be written; set MLFLOW_TRACKING_URI to another place")
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1)) as connection:
-            connection.execute("SELECT COUNT(*) FROM experiments")
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
+            question = "SELECT experiment_id FROM experiments WHERE lifecycle_stage = 'deleted' AND name = ?"
+            check_version(connection, path)
+            gone = connection.execute(question, (experiment,)).fetchone()
+    except InputError as error:
+        return Check("MLflow", "problem", str(error))
     except sqlite3.Error as error:
         return Check("MLflow", "problem", f"{path} cannot be read ({error}); restore it, or move it away to begin anew")
+    if gone:
+        return Check("MLflow", "problem", deleted(experiment, gone[0]))
     return Check("MLflow", "OK", str(path))
