@@ -1,5 +1,6 @@
 """Is everything there that the pipeline will need? Each check is quick and changes nothing."""
 
+import getpass
 import importlib.util
 import os
 import shutil
@@ -53,6 +54,7 @@ def run_checks(config: Config, parameters: int, device: torch.device) -> Iterato
         device: where the work will be done.
     """
     yield _packages()
+    yield from _user()
     yield _images(config)
     yield _weights(config)
     yield _disk(config, parameters)
@@ -116,6 +118,15 @@ def _packages() -> Check:
     if missing:
         return Check("packages", "problem", f"{', '.join(missing)} missing; run `make install`")
     return Check("packages", "OK", f"PyTorch {torch.__version__}")
+
+
+def _user() -> Iterator[Check]:
+    """DVC asks for the name of the user and stops where there is none, as in a container that runs as a number."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        remedy = "DVC stops without one; run `export USER=me`"
+        yield Check("user", "problem", f"the user id {os.getuid()} has no name, and {remedy}")
 
 
 def _images(config: Config) -> Check:
@@ -203,13 +214,14 @@ def _database(path: Path, experiment: str) -> Check:
         return Check("MLflow", "problem", f"{path.parent} cannot be written; set MLFLOW_TRACKING_URI to another place")
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
-            question = "SELECT experiment_id FROM experiments WHERE lifecycle_stage = 'deleted' AND name = ?"
             check_version(connection, path)
-            gone = connection.execute(question, (experiment,)).fetchone()
+            connection.row_factory = sqlite3.Row
+            experiments = [dict(row) for row in connection.execute("SELECT * FROM experiments")]
     except InputError as error:
         return Check("MLflow", "problem", str(error))
     except sqlite3.Error as error:
         return Check("MLflow", "problem", f"{path} cannot be read ({error}); restore it, or move it away to begin anew")
-    if gone:
-        return Check("MLflow", "problem", deleted(experiment, gone[0]))
+    for row in experiments:
+        if row.get("name") == experiment and row["lifecycle_stage"] == "deleted":
+            return Check("MLflow", "problem", deleted(experiment, row["experiment_id"]))
     return Check("MLflow", "OK", str(path))

@@ -57,12 +57,16 @@ def adopt(database: Path, run_id: str) -> None:
     """Copy the artifacts of a run that is about to be written to from an old folder to where its experiment has them.
 
     Raises:
+        LookupError: there is no such run.
         OSError: they cannot be copied.
         sqlite3.Error: the database cannot be read or written.
     """
     with closing(sqlite3.connect(database)) as connection, connection:
         question = "SELECT artifact_uri, artifact_location FROM runs JOIN experiments USING (experiment_id)"
-        ((place, location),) = connection.execute(f"{question} WHERE run_uuid = ?", (run_id,)).fetchall()
+        row = connection.execute(f"{question} WHERE run_uuid = ?", (run_id,)).fetchone()
+        if row is None:
+            raise LookupError("the database was replaced by another one, which does not hold this run")
+        place, location = row
         old, folder = local_path(place), local_path(location)
         if folder != database.parent.resolve() / FOLDERS[0] or not old or old.is_relative_to(folder):
             return

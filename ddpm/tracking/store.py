@@ -66,6 +66,7 @@ class Store:
 
         self.uri, self._database = location()
         self.client: MlflowClient = mlflow.MlflowClient(tracking_uri=self.uri)
+        self._file = self._identity()
         self.experiment_id = experiment_id(self.client, experiment) or self._create_experiment(experiment)
 
     def claim(self, work: Work) -> Claim:
@@ -100,6 +101,8 @@ class Store:
         """Add one entry to a run."""
         from mlflow.entities import Metric
 
+        if self._identity() != self._file:  # SQLite would go on with a file that has no name any more
+            raise FileNotFoundError(f"{self._database} was deleted or replaced")
         client, run_id = self.client, claim.run_id
         match entry:
             case {"tags": tags}:
@@ -203,6 +206,11 @@ class Store:
             tags=[RunTag(name, value) for name, value in (tags or {}).items()],
             synchronous=True,
         )
+
+    def _identity(self) -> int:
+        """Which file the database is; 0 for a server, or where there is none any more."""
+        is_file = self.uri.startswith("sqlite:") and self._database.exists()
+        return self._database.stat().st_ino if is_file else 0
 
     def _create_experiment(self, name: str) -> str:
         from mlflow import MlflowException
