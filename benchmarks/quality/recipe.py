@@ -19,8 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks import RESULTS, machine, write_whole
 from benchmarks.changes import Changes, changed, said
 from benchmarks.quality.recipe_pages import Row, draw, pages, score
@@ -31,6 +29,7 @@ from ddpm.runtime.devices import choose_device
 from ddpm.runtime.distributed import processes
 from ddpm.runtime.errors import InputError, guarded
 from ddpm.runtime.paths import PROCESSED
+from ddpm.runtime.yaml_files import read_yaml
 
 KEPT = 1 / 3  # of the trials of one budget go on to the next
 COMBINED = 1 / 3  # of the trials of the first budget are combinations
@@ -189,7 +188,7 @@ def read_lines(path: Path) -> list[Row]:
 
 def base_params(samples: int) -> dict[str, Any]:
     """The parameters of this workspace, with the number of images for a score."""
-    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params = read_yaml(Path("params.yaml"))
     return changed(params, {"sample.n": samples, "tracking.enabled": False})
 
 

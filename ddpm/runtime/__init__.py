@@ -18,5 +18,7 @@ __all__ = [
     "signals",
     "stage_files",
     "stage_times",
+    "streams",
     "threads",
+    "yaml_files",
 ]

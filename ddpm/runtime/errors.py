@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ddpm.runtime.streams import end_quietly, withstand
+
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 MAKE_ROOM = "end other programs that use it, or, on a GPU, set device to cpu"  # where no parameter is left to lower
 
@@ -51,10 +53,12 @@ def memory_for(work: str, remedy: str) -> Iterator[None]:
 def guarded(action: Callable[[], object]) -> None:
     """Do something; turn each foreseeable fault into a sentence on stderr.
 
-    Exit codes: 0 done, 1 the work failed, 2 wrong input, 130 ended by Ctrl-C.
+    Exit codes: 0 done, 1 the work failed, 2 wrong input, 130 ended by Ctrl-C, 141 nobody reads the output any more.
     """
+    withstand(end_quietly)
     try:
         _tell_faults(action)
+        sys.stdout.flush()
     except SystemExit as ended:
         if "RANK" in os.environ and isinstance(ended.code, int):
             # Threads that wait for the other processes would abort this one, in C++, while the interpreter ends.

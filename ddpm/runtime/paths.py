@@ -36,9 +36,10 @@ def from_main_root(path: str | Path) -> Path:
     """Absolute form of a path given by the user; relative ones start at the main repository's root.
 
     Raises:
-        InputError: it begins with ~ and the name of nobody.
+        InputError: it begins with ~ and the name of nobody, or of a user without a home.
     """
     try:
         return main_root() / Path(path).expanduser()
     except RuntimeError:
-        raise InputError(f"{path}: there is no user of that name; write the path in full") from None
+        who = "this user has no home" if str(path).partition("/")[0] == "~" else "there is no user of that name"
+        raise InputError(f"{path}: {who}; write the path in full") from None
