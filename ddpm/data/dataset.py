@@ -20,7 +20,7 @@ class PackedImages:
     images: (N, H, W, 3) uint8, RGB.
     items: N rows; columns id (str, unique), label (int, 0-based), width and height (int, pixels before preprocessing).
     summary: what was packed: source, image_size, count, class_names (list), class_counts (list),
-        skipped (list of {id, reason}: what could not be read and was left out).
+        skipped (list of {id, reason}: what could not be used and was left out).
     """
 
     images: np.ndarray

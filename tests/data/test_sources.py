@@ -13,7 +13,8 @@ from PIL import Image
 
 from ddpm.config import parse_config
 from ddpm.data.sources import choice
-from ddpm.data.sources.folder import EXTENSIONS, Folder
+from ddpm.data.sources.folder import Folder
+from ddpm.data.sources.kinds import EXTENSIONS
 from ddpm.data.sources.painting import FORMS, PALETTES, kind, paint
 from ddpm.data.sources.synthetic import Synthetic
 from ddpm.runtime.errors import InputError
