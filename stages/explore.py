@@ -30,9 +30,8 @@ def main(config: Config) -> None:
     for number, row in enumerate(forward_rows, start=1):
         schedule_plots.save_forward_process(packed.images[row], timesteps, PICTURES / f"forward_{number}.png")
     schedule_plots.save_batch(packed, train_rows, timesteps, config.train.flip, PICTURES / "batch.png")
-    if len(heldout_rows):
-        shown = packed.images[heldout_rows[:HELDOUT_IMAGES]]
-        save_png(grid(enlarge(shown), columns=8), PICTURES / "heldout.png")
+    shown = packed.images[heldout_rows[:HELDOUT_IMAGES]] if len(heldout_rows) else np.full_like(packed.images[:1], 255)
+    save_png(grid(enlarge(shown), columns=8), PICTURES / "heldout.png")  # white, and on no page, where none is held out
     packed.items.iloc[heldout_rows][["id", "label"]].to_csv(PICTURES / "heldout.csv", index=False, lineterminator="\n")
 
     data = data_facts(packed, heldout_rows)

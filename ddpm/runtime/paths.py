@@ -5,8 +5,9 @@ from pathlib import Path
 
 from ddpm.runtime.errors import InputError
 
-RAW = Path("data/raw")
-WEIGHTS = Path("data/weights")
+# One folder deeper than where people keep photographs and weights: DVC deletes all that is in it.
+RAW = Path("data/raw/fetched")
+WEIGHTS = Path("data/weights/fetched")
 PROCESSED = Path("data/processed")
 REFERENCE = Path("data/reference")
 SAMPLES = Path("data/samples")
