@@ -3,7 +3,7 @@
 import numpy as np
 
 from ddpm.config import Config
-from ddpm.data.dataset import load_packed, split_holdout
+from ddpm.data.dataset import load_packed
 from ddpm.data.pictures import enlarge, grid, save_png
 from ddpm.reporting import data_plots, schedule_plots
 from ddpm.reporting.explore import CLEAN, NOISE, data_facts, loss_weights, marks, schedule_facts
@@ -20,7 +20,7 @@ HELDOUT_IMAGES = 24  # held-out images that are shown
 def main(config: Config) -> None:
     """Read data/processed/; write explore.md, explore.html and explore/ in reports/."""
     packed = load_packed(PROCESSED)
-    train_rows, heldout_rows = split_holdout(packed.items["id"].tolist(), config.data.holdout)
+    train_rows, heldout_rows = packed.split(config.data.holdout)
     timesteps = config.diffusion.timesteps
     # Evenly spaced, because neighbouring images often are of one class.
     forward_rows = np.linspace(0, len(packed.items) - 1, FORWARD_IMAGES + 2).round().astype(int)[1:-1]

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ddpm.data.dataset import PackedImages
+from ddpm.data.dataset import PackedImages, find_copies
 from ddpm.data.modes import Meaning, has_unused_alpha, meaning_of, to_rgb
 from ddpm.data.sources.source import Item, Source
 from ddpm.runtime.errors import InputError, RunError
@@ -93,7 +93,7 @@ def pack(source: Source, image_size: int, workers: int | None = None, skip_bad: 
             f"repair the others, the first is {first}"
         )
     items = pd.DataFrame(rows, columns=list(Prepared._fields[:4]))
-    names = source.class_names()
+    names, copies = source.class_names(), find_copies(images[: len(rows)], [row[0] for row in rows])
     summary = {
         "source": source.name,
         "image_size": image_size,
@@ -102,7 +102,23 @@ def pack(source: Source, image_size: int, workers: int | None = None, skip_bad: 
         "class_counts": np.bincount(items["label"], minlength=len(names)).tolist(),
         "skipped": source.left_out() + skipped,
     }
+    if copies:
+        summary["copies"] = copies
+        print(_said_of_copies(copies, dict(row[:2] for row in rows)))
     return PackedImages(images[: len(rows)], items, summary)
+
+
+def _said_of_copies(copies: list[list[str]], labels: dict[str, int]) -> str:
+    """Count the copies, and name the first ones."""
+    more = sum(map(len, copies)) - len(copies)
+    mixed = [group for group in copies if len({labels[name] for name in group}) > 1]
+    first, second, *_ = (mixed or copies)[0]
+    same = "has the same pixels as another" if more == 1 else "have the same pixels as others"
+    classes = f" ({len(mixed):,} of them in two classes or more)" if mixed else ""
+    return (
+        f"{more:,} image{'s' * (more > 1)} {same}{classes}, such as {second} and {first}; copies stay on one side of "
+        "the held-out split"
+    )
 
 
 def prepare(source: Source, image_size: int, item: Item) -> Prepared:

@@ -1,6 +1,7 @@
 """Where things are: outputs in this workspace, and what all workspaces of one repository share."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 from ddpm.runtime.errors import InputError
@@ -40,6 +41,18 @@ def from_main_root(path: str | Path) -> Path:
         InputError: it begins with ~ and the name of nobody.
     """
     try:
-        return main_root() / Path(path).expanduser()
+        return _on_disk(main_root() / Path(path).expanduser())
     except RuntimeError:
         raise InputError(f"{path}: there is no user of that name; write the path in full") from None
+
+
+def _on_disk(path: Path) -> Path:
+    """The path as the disk spells it: accents typed are one letter mostly, and on a disk of macOS two."""
+    if path.exists() or path == path.parent:
+        return path
+    parent, wanted = _on_disk(path.parent), unicodedata.normalize("NFC", path.name)
+    try:
+        same = [entry for entry in parent.iterdir() if unicodedata.normalize("NFC", entry.name) == wanted]
+    except OSError:
+        return path
+    return same[0] if len(same) == 1 else path

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from PIL import Image
 
+from ddpm.data.class_names import composed
 from ddpm.data.downloads import Remote
 from ddpm.data.sources.kinds import FORMATS, left_out
 from ddpm.data.sources.source import Item
@@ -30,6 +31,7 @@ SYSTEM_FOLDERS = (
     *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin", "recycler"),
     *("system volume information", "lost+found", "__macosx", "network trash folder", "temporary items"),
 )
+SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}  # no names of classes
 FIELDS: list[object] = ["id", "label", "bytes", "sha256"]
 
 
@@ -131,7 +133,8 @@ class Folder:
         """Look at the first bytes of every file below the folder that is not hidden.
 
         Raises:
-            InputError: there is no such folder, it cannot be read, or it holds no image that can be decoded.
+            InputError: there is no such folder, it cannot be read, it holds no image that can be decoded, or its
+                sub-folders are splits and no classes.
         """
         if not self.path.is_dir():
             raise InputError(f"data.path: {self.path} is no folder; name the folder that holds your images")
@@ -155,7 +158,19 @@ class Folder:
                 raise InputError(
                     f"data.path: {self.path} holds {name!a}; rename it without control characters, in UTF-8"
                 )
+        self._refuse_splits(ids)
         return Found(sorted(ids), omitted)
+
+    def _refuse_splits(self, ids: list[str]) -> None:
+        """Refuse folders such as train/rose and test/rose: `train` and `test` would be the classes."""
+        names = set(_classes(ids)) - {FLAT_CLASS}
+        nested = any(name.count("/") > 1 for name in ids)
+        if names and {name.lower() for name in names} <= SPLITS and (len(names) > 1 or nested):
+            first = max(names, key=lambda name: name.lower().startswith("train"))
+            raise InputError(
+                f"data.path: the sub-folders of {self.path} are {', '.join(sorted(names))}, which are splits and no "
+                f"classes; name one of them, such as {self.path / first}, or put the classes side by side in one folder"
+            )
 
     def _changed(self, file: Path) -> InputError:
         return InputError(f"{file}: changed since `download`; run `dvc repro --force download`")
@@ -218,8 +233,9 @@ def _refuse(error: OSError) -> None:
 
 
 def _class_of(name: str) -> str:
+    """First sub-folder; one name in two Unicode forms is one class, as it looks."""
     parts = PurePosixPath(name).parts
-    return parts[0] if len(parts) > 1 else FLAT_CLASS
+    return composed(parts[0]) if len(parts) > 1 else FLAT_CLASS
 
 
 def _classes(ids: list[str]) -> list[str]:
