@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ddpm.config import Config
-from ddpm.data.dataset import load_packed, split_holdout
+from ddpm.data.dataset import load_packed
 from ddpm.evaluation.memorisation import memorisation
 from ddpm.evaluation.protocol import evaluate
 from ddpm.evaluation.results import features_of, reference_features, write
@@ -26,7 +26,7 @@ def main(config: Config) -> None:
     discard(stage_key("sample", config.model_dump(mode="json")))  # DVC has stored the samples
     device = choose_device(config.device)
     packed = load_packed(PROCESSED)
-    train_rows, heldout_rows = split_holdout(packed.items["id"].tolist(), config.data.holdout)
+    train_rows, heldout_rows = packed.split(config.data.holdout)
     features, mirrored = (reference_features(config.fid, name) for name in ("features", "mirrored"))
     for found in (features, mirrored):
         if len(found) != (count := len(packed.images)):

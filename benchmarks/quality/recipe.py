@@ -5,7 +5,7 @@
     python -m benchmarks.quality.recipe table                   # reports/benchmarks/recipe.md
     python -m benchmarks.quality.recipe plot                    # reports/benchmarks/recipe.png
 
-The search reads params.yaml, its starting point, and data/processed/, data/reference/ and data/weights/ of this
+The search reads params.yaml, its starting point, and data/processed/, data/reference/ and data/weights/fetched/ of this
 workspace. Each trial is the pipeline's own training, sampling and scoring with one changed params.yaml, and a line of
 reports/benchmarks/recipe.jsonl. Killed, and started again by the same command, it goes on where it was: in the middle
 of a trial from the training's last checkpoint. DVC and MLflow need not be installed.

@@ -18,7 +18,7 @@ import torch
 from ddpm.config import Config
 from ddpm.data.sources.choice import make
 from ddpm.data.sources.flowers102 import ARCHIVE
-from ddpm.data.sources.folder import EXTENSIONS
+from ddpm.data.sources.folder import Folder
 from ddpm.evaluation.features import weights_file
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.paths import PROCESSED, RAW, WEIGHTS, from_main_root
@@ -68,7 +68,7 @@ def count_images(config: Config) -> int:
     """Number of images: of data/processed where it holds what is asked for, else as the source will have them.
 
     Raises:
-        InputError: `data.path` is no folder.
+        InputError: see `Folder.find`.
     """
     data, packed = config.data, _packed(config)
     if packed is not None:
@@ -79,10 +79,7 @@ def count_images(config: Config) -> int:
     try:
         return len(make(data, RAW))
     except InputError:  # not listed yet
-        folder = from_main_root(data.path or "")
-        if not folder.is_dir():
-            raise InputError(f"data.path: {folder} is no folder; name the folder that holds your images") from None
-        return sum(path.suffix.lower() in EXTENSIONS for path in folder.rglob("*"))
+        return len(Folder(RAW, from_main_root(data.path or "")).find().ids)
 
 
 def _expected(config: Config) -> int | None:
@@ -134,8 +131,6 @@ def _images(config: Config) -> Check:
         count = count_images(config)
     except InputError as error:
         return Check("images", "problem", str(error))
-    if count == 0:
-        return Check("images", "problem", f"data.path: {config.data.path} holds no image; put some there")
     if _packed(config) is None:
         return Check("images", "later", f"{count:,} expected; `dvc repro preprocess` makes {PROCESSED}")
     return Check("images", "OK", f"{count:,} in {PROCESSED}")

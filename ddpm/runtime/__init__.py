@@ -13,6 +13,7 @@ __all__ = [
     "forecast",
     "interpreter",
     "lineage",
+    "outputs",
     "paths",
     "progress",
     "signals",

@@ -53,6 +53,17 @@ def stage_names(dvc_yaml: Path = Path("dvc.yaml")) -> list[str]:
     return list(_stages(dvc_yaml))
 
 
+def output_places(dvc_yaml: Path = Path("dvc.yaml")) -> list[str]:
+    """List what DVC deletes before the stages write it, files and folders, relative to the pipeline.
+
+    Without those that are in git, as metrics are.
+
+    Raises:
+        InputError: there is no pipeline.
+    """
+    return [out for stage in _stages(dvc_yaml).values() for out in stage.get("outs", []) if isinstance(out, str)]
+
+
 def origin() -> dict[str, str]:
     """Say where a result comes from: software versions, and the git commit and DVC experiment where there are any.
 

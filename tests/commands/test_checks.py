@@ -18,7 +18,7 @@ def test_the_disk_holds_a_download_in_the_store_in_the_workspace_and_in_the_cach
     monkeypatch.chdir(tmp_path)
     config = parse_config(params)
     before = checks.disk_bytes(config, 10**6, 8189)
-    archive = tmp_path / "data/raw" / ARCHIVE
+    archive = tmp_path / "data/raw/fetched" / ARCHIVE
     archive.parent.mkdir(parents=True)
     archive.touch()
     without_archive = checks.disk_bytes(config, 10**6, 8189)
