@@ -32,7 +32,7 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 lock:  # needs uv
-	uv pip compile pyproject.toml --universal --all-extras --no-emit-index-url --generate-hashes --output-file requirements.lock
+	uv pip compile pyproject.toml --universal --extra offline --extra dev --no-emit-index-url --generate-hashes --output-file requirements.lock
 
 audit:  # needs pip-audit, and asks PyPI for the known vulnerabilities of every locked version
 	pip-audit --requirement requirements.lock --disable-pip --strict

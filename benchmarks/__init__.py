@@ -29,7 +29,7 @@ def machine(device: torch.device) -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "commit": commit,  # "" where there is no git, as on a machine to which the files were copied
-        "modified": modified,
+        "modified": bool(modified),
     }
 
 

@@ -5,7 +5,6 @@ import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, ValidationError, model_validator
 
 from ddpm.parameter_types import (
@@ -30,6 +29,7 @@ from ddpm.parameter_types import (
     Target,
 )
 from ddpm.runtime.errors import InputError
+from ddpm.runtime.yaml_files import read_yaml
 
 _shortened = reprlib.Repr()
 _shortened.maxlevel = 1  # a few lines of YAML can hold a billion nested values
@@ -227,15 +227,7 @@ def load_config(path: str | Path = "params.yaml") -> Config:
     Raises:
         InputError: the file is missing, is not YAML, or a key or value in it cannot be used; one sentence per fault.
     """
-    path = Path(path)
-    try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run this in the root of the repository") from None
-    except Exception as error:  # PyYAML raises half a dozen unrelated types on texts such as `!!bool x`
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: cannot be read as YAML ({reason}); repair it, or copy it anew with git") from None
-    return parse_config(params, str(path))
+    return parse_config(read_yaml(Path(path)), str(path))
 
 
 def parse_config(params: Any, where: str = "params.yaml") -> Config:
@@ -277,6 +269,10 @@ def _sentence(fault: Any, kind: type[BaseModel]) -> str:
             return f"{key}: missing{'; give it a value as in the committed params.yaml' if kind is Config else ''}"
         case "literal_error":
             return f"{key}: found {found}, choose {fault['ctx']['expected']}"
+        case "bool_type":
+            return f"{key}: found {found}; it should be a valid boolean, true or false"
+        case "string_type" if not isinstance(fault["input"], list | dict | None):
+            return f"{key}: found {found}; put it in quotes, so that it is text"
         case "model_type":
             return f"{key}: found {found}, expected `key: value` lines below it; see the committed params.yaml"
     message = fault["msg"][0].lower() + fault["msg"][1:]

@@ -1,5 +1,6 @@
 """Types of single parameters, with their bounds and choices, and what is said of those that do not fit."""
 
+import re
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
@@ -7,12 +8,18 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 MAX_BATCH = 100_000  # far above any use
+AMBIGUOUS = re.compile(r"\s|[-+]?0\d|[-+]?\d.*[_\s]")  # of numbers in quotes
 
 
 def _number(value: Any) -> Any:
-    """Refuse true and false, which pydantic would read as 1 and 0; take 1e4, which YAML reads as text, for a number."""
+    """Refuse true and false, which pydantic would read as 1 and 0; take 1e4, which some YAML has as text, for a number.
+
+    Text such as '010' and '1_000', which DVC records as it stands, is refused: it is not the same number to everybody.
+    """
     if isinstance(value, bool):
         raise PydanticCustomError("truth_value", "it should be a number")
+    if isinstance(value, str) and AMBIGUOUS.match(value):
+        raise PydanticCustomError("ambiguous", "write the number without quotes, leading zeros, _ and spaces")
     with suppress(ValueError):
         return float(value) if isinstance(value, str) and "e" in value.lower() else value
     return value

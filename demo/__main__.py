@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ddpm.runtime.streams import withstand
+
 ROOT = Path(__file__).resolve().parent.parent
 COPY = ROOT / ".demo"
 
 
 def main() -> None:
     """Copy the code, reproduce the pipeline there, and say where to look."""
+    withstand(lambda: None)
     copy_code()
     code = subprocess.run(["dvc", "repro"], cwd=COPY, env=environment(), check=False).returncode
     if code:

@@ -16,6 +16,7 @@ import ddpm  # noqa: E402
 from ddpm.config import Config, load_config  # noqa: E402
 from ddpm.runtime.errors import InputError, guarded  # noqa: E402
 from ddpm.runtime.stage_times import timed  # noqa: E402
+from ddpm.runtime.streams import withstand  # noqa: E402
 
 end_with_parent()  # here, for the same reason
 
@@ -27,6 +28,7 @@ def run(stage: Callable[[Config], None]) -> None:
     """
     listen()
     settle()
+    withstand(lambda: None)  # work of hours does not end because nobody looks at it any more
     try:
         guarded(lambda: _run(stage))
     finally:

@@ -4,12 +4,14 @@ from ddpm.config import Config
 from ddpm.data import downloads
 from ddpm.data.sources import choice
 from ddpm.evaluation import weights
+from ddpm.runtime.outputs import check_places
 from ddpm.runtime.paths import RAW, WEIGHTS
 from stages import run
 
 
 def main(config: Config) -> None:
-    """Write data/raw and data/weights."""
+    """Write data/raw/fetched and data/weights/fetched."""
+    check_places()
     source = choice.make(config.data, RAW)
     # All at once, so that without a network one sentence names every file to bring.
     downloads.ensure([*weights.remote_files(config.fid), *source.remote_files()])

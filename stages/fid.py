@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ddpm.config import Config
-from ddpm.data.dataset import load_packed, split_holdout
+from ddpm.data.dataset import load_packed
 from ddpm.evaluation.memorisation import memorisation
 from ddpm.evaluation.protocol import evaluate
 from ddpm.evaluation.results import features_of, reference_features, write
@@ -26,10 +26,11 @@ def main(config: Config) -> None:
     discard(stage_key("sample", config.model_dump(mode="json")))  # DVC has stored the samples
     device = choose_device(config.device)
     packed = load_packed(PROCESSED)
-    train_rows, heldout_rows = split_holdout(packed.items["id"].tolist(), config.data.holdout)
-    features = reference_features(config.fid)
-    if len(features) != (count := len(packed.images)):
-        raise InputError(f"{REFERENCE}: holds {len(features)} images, not the {count} of {PROCESSED}; run `dvc repro`")
+    train_rows, heldout_rows = packed.split(config.data.holdout)
+    features, mirrored = (reference_features(config.fid, name) for name in ("features", "mirrored"))
+    for found in (features, mirrored):
+        if len(found) != (count := len(packed.images)):
+            raise InputError(f"{REFERENCE}: holds {len(found)} images, not the {count} of {PROCESSED}; run `dvc repro`")
     known = torch.from_numpy(features).to(device)
     train, heldout = known[train_rows], known[heldout_rows]
     real = {"all": known, "train": train, "heldout": heldout}[config.fid.reference]
@@ -41,7 +42,8 @@ def main(config: Config) -> None:
     fake = torch.from_numpy(features_of(samples, config.fid, device)).to(device)
     with memory_for(f"the comparison of {len(fake)} samples with {len(real)} images", MAKE_ROOM):
         evaluation = evaluate(real, fake)
-        copies = memorisation(train, heldout, fake, SHOWN)
+        views = torch.cat([train, torch.from_numpy(mirrored[train_rows]).to(device)])
+        copies = memorisation(views, heldout, fake, SHOWN)
     folder = REPORTS / "scores"
     neighbours = train_rows[copies.neighbours]
     save_neighbours(samples[copies.samples], packed.images, train_rows, neighbours, folder / "nearest.png")

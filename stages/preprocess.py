@@ -1,4 +1,4 @@
-"""Stage `preprocess`: from data/raw to the packed images of data/processed."""
+"""Stage `preprocess`: from data/raw/fetched to the packed images of data/processed."""
 
 from ddpm.config import Config
 from ddpm.data import preprocess

@@ -1,4 +1,4 @@
-"""Features of the real images, computed once for all experiments with the same images and extractor."""
+"""Features of the real images and their mirrors, computed once for all experiments with the same images."""
 
 import json
 
@@ -13,14 +13,14 @@ from stages import run
 
 
 def main(config: Config) -> None:
-    """Write data/reference/features.npy, (N, D) float32 in the order of the packed images, and reference.json."""
+    """Write data/reference/: features.npy and mirrored.npy, (N, D) float32 in the order of the images, and a record."""
     images = load_packed(PROCESSED).images
     weights = weights_file(config.fid.extractor)
     extractor = load_extractor(config.fid.extractor, weights, choose_device(config.device))
-    features = extract(images, extractor, config.fid.batch_size)
-
     REFERENCE.mkdir(parents=True, exist_ok=True)
-    save_array(REFERENCE / "features.npy", features)
+    for name, pictures in (("features", images), ("mirrored", images[:, :, ::-1])):
+        features = extract(pictures, extractor, config.fid.batch_size)
+        save_array(REFERENCE / f"{name}.npy", features)
     about = {
         "extractor": config.fid.extractor,
         "n": features.shape[0],

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from ddpm.config import Config
+from ddpm.evaluation.verdict import verdict
 from ddpm.reporting.page import write_pages
 from ddpm.reporting.plots import save_curves, save_noise_levels
 from ddpm.reporting.report import render
@@ -29,6 +30,7 @@ def main(config: Config) -> None:
     data_sha256 = checksum(PROCESSED / "images.npy")
     about = {"model": model, "training": model["training"], "scores": scores}
     context = about | {
+        "verdict": verdict(scores),
         "sample": config.sample,
         "seed": config.seed,
         "run_filter": run_filter(config, key),

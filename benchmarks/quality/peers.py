@@ -7,8 +7,8 @@
 Each trains for so many minutes on the clock, compilation and loading of images included, and keeps its weights at some
 moments on the way. Of each moment, the same number of images is painted by the contender's own sampler, and scored by
 the protocol of the `fid` stage against all photographs of data/processed/. `run` reads params.yaml, data/processed/,
-data/reference/ and data/weights/ of this workspace. Killed, and started again by the same command, it goes on: a
-training begins anew, the images and scores that are there stay. DVC and MLflow need not be installed.
+data/reference/ and data/weights/fetched/ of this workspace. Killed, and started again by the same command, it goes on:
+a training begins anew, the images and scores that are there stay. DVC and MLflow need not be installed.
 """
 
 import argparse

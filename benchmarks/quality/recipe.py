@@ -5,7 +5,7 @@
     python -m benchmarks.quality.recipe table                   # reports/benchmarks/recipe.md
     python -m benchmarks.quality.recipe plot                    # reports/benchmarks/recipe.png
 
-The search reads params.yaml, its starting point, and data/processed/, data/reference/ and data/weights/ of this
+The search reads params.yaml, its starting point, and data/processed/, data/reference/ and data/weights/fetched/ of this
 workspace. Each trial is the pipeline's own training, sampling and scoring with one changed params.yaml, and a line of
 reports/benchmarks/recipe.jsonl. Killed, and started again by the same command, it goes on where it was: in the middle
 of a trial from the training's last checkpoint. DVC and MLflow need not be installed.
@@ -19,8 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks import RESULTS, machine, write_whole
 from benchmarks.changes import Changes, changed, said
 from benchmarks.quality.recipe_pages import Row, draw, pages, score
@@ -31,6 +29,7 @@ from ddpm.runtime.devices import choose_device
 from ddpm.runtime.distributed import processes
 from ddpm.runtime.errors import InputError, guarded
 from ddpm.runtime.paths import PROCESSED
+from ddpm.runtime.yaml_files import read_yaml
 
 KEPT = 1 / 3  # of the trials of one budget go on to the next
 COMBINED = 1 / 3  # of the trials of the first budget are combinations
@@ -189,7 +188,7 @@ def read_lines(path: Path) -> list[Row]:
 
 def base_params(samples: int) -> dict[str, Any]:
     """The parameters of this workspace, with the number of images for a score."""
-    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params = read_yaml(Path("params.yaml"))
     return changed(params, {"sample.n": samples, "tracking.enabled": False})
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.speed.sampling speed     # ours, diffusers' pipelines and the bare network take turns
     python -m benchmarks.speed.sampling scores    # FID and KID by sampler and steps; goes on where it was interrupted
 
-Both read models/ (and `scores` also data/reference/ and data/weights/) of this workspace, and write
+Both read models/ (and `scores` also data/reference/ and data/weights/fetched/) of this workspace, and write
 reports/benchmarks/sampling_*.json and .png.
 """
 

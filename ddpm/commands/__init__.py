@@ -3,4 +3,4 @@
 They know nothing of the stages, and no other room knows of them.
 """
 
-__all__ = ["checks", "compare", "doctor", "estimate", "export", "sample", "sync"]
+__all__ = ["checks", "compare", "doctor", "estimate", "export", "sample", "sync", "use"]

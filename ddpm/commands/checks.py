@@ -1,5 +1,6 @@
 """Is everything there that the pipeline will need? Each check is quick and changes nothing."""
 
+import getpass
 import importlib.util
 import os
 import shutil
@@ -17,12 +18,12 @@ import torch
 from ddpm.config import Config
 from ddpm.data.sources.choice import make
 from ddpm.data.sources.flowers102 import ARCHIVE
-from ddpm.data.sources.folder import EXTENSIONS
+from ddpm.data.sources.folder import Folder
 from ddpm.evaluation.features import weights_file
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.paths import PROCESSED, RAW, WEIGHTS, from_main_root
 from ddpm.runtime.stage_files import load_json
-from ddpm.tracking.store import location, masked
+from ddpm.tracking.database import check_version, deleted, location, masked
 
 PACKAGES = ("torch", "torchvision", "mlflow", "dvc", "pytorch_fid", "safetensors", "pandas", "matplotlib")
 FLOWERS = {"train": 1020, "val": 1020, "test": 6149}  # images of each official split
@@ -53,20 +54,21 @@ def run_checks(config: Config, parameters: int, device: torch.device) -> Iterato
         device: where the work will be done.
     """
     yield _packages()
+    yield from _user()
     yield _images(config)
     yield _weights(config)
     yield _disk(config, parameters)
     if device.type == "cuda":
         yield _gpu(device)
     if config.tracking.enabled:
-        yield _mlflow()
+        yield _mlflow(config.tracking.experiment)
 
 
 def count_images(config: Config) -> int:
     """Number of images: of data/processed where it holds what is asked for, else as the source will have them.
 
     Raises:
-        InputError: `data.path` is no folder.
+        InputError: see `Folder.find`.
     """
     data, packed = config.data, _packed(config)
     if packed is not None:
@@ -77,10 +79,7 @@ def count_images(config: Config) -> int:
     try:
         return len(make(data, RAW))
     except InputError:  # not listed yet
-        folder = from_main_root(data.path or "")
-        if not folder.is_dir():
-            raise InputError(f"data.path: {folder} is no folder; name the folder that holds your images") from None
-        return sum(path.suffix.lower() in EXTENSIONS for path in folder.rglob("*"))
+        return len(Folder(RAW, from_main_root(data.path or "")).find().ids)
 
 
 def _expected(config: Config) -> int | None:
@@ -118,13 +117,20 @@ def _packages() -> Check:
     return Check("packages", "OK", f"PyTorch {torch.__version__}")
 
 
+def _user() -> Iterator[Check]:
+    """DVC asks for the name of the user and stops where there is none, as in a container that runs as a number."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        remedy = "DVC stops without one; run `export USER=me`"
+        yield Check("user", "problem", f"the user id {os.getuid()} has no name, and {remedy}")
+
+
 def _images(config: Config) -> Check:
     try:
         count = count_images(config)
     except InputError as error:
         return Check("images", "problem", str(error))
-    if count == 0:
-        return Check("images", "problem", f"data.path: {config.data.path} holds no image; put some there")
     if _packed(config) is None:
         return Check("images", "later", f"{count:,} expected; `dvc repro preprocess` makes {PROCESSED}")
     return Check("images", "OK", f"{count:,} in {PROCESSED}")
@@ -179,13 +185,13 @@ def _gpu(device: torch.device) -> Check:
     return Check("GPU memory", "OK", sentence)
 
 
-def _mlflow() -> Check:
+def _mlflow(experiment: str) -> Check:
     try:
         uri, database = location()
     except InputError as error:
         return Check("MLflow", "problem", str(error))
     if uri.startswith("sqlite:"):
-        return _database(database)
+        return _database(database, experiment)
     if uri.startswith("http"):
         try:
             with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=SERVER_SECONDS):
@@ -196,14 +202,21 @@ def _mlflow() -> Check:
     return Check("MLflow", "OK", masked(uri))
 
 
-def _database(path: Path) -> Check:
+def _database(path: Path, experiment: str) -> Check:
     if not path.exists():
         if os.access(path.parent, os.W_OK):
             return Check("MLflow", "later", f"`dvc repro` makes {path}")
         return Check("MLflow", "problem", f"{path.parent} cannot be written; set MLFLOW_TRACKING_URI to another place")
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1)) as connection:
-            connection.execute("SELECT COUNT(*) FROM experiments")
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
+            check_version(connection, path)
+            connection.row_factory = sqlite3.Row
+            experiments = [dict(row) for row in connection.execute("SELECT * FROM experiments")]
+    except InputError as error:
+        return Check("MLflow", "problem", str(error))
     except sqlite3.Error as error:
         return Check("MLflow", "problem", f"{path} cannot be read ({error}); restore it, or move it away to begin anew")
+    for row in experiments:
+        if row.get("name") == experiment and row["lifecycle_stage"] == "deleted":
+            return Check("MLflow", "problem", deleted(experiment, row["experiment_id"]))
     return Check("MLflow", "OK", str(path))

@@ -16,8 +16,8 @@ from torch import nn
 from ddpm.config import Config, SampleConfig
 from ddpm.data.dataset import PackedImages
 from ddpm.evaluation.features import CPU_BATCH
-from ddpm.evaluation.manifold import precision_recall
-from ddpm.evaluation.protocol import HALVES, SPLITS
+from ddpm.evaluation.manifold import Manifold, precision_recall
+from ddpm.evaluation.protocol import HALVES, RECALL_HALVES, SPLITS
 from ddpm.evaluation.scores import MIN_IMAGES, FrechetDistance, fid, kid_blocks
 from ddpm.model.trained import AUTO_BATCH, DiffusionModel
 from ddpm.runtime.errors import unless_too_large
@@ -195,7 +195,8 @@ def scoring_seconds(extractor: nn.Module, config: Config, images: int) -> float:
     distance = FrechetDistance(real, fake)
     half = seconds_of(lambda: distance(slice(len(fake) // 2)), device)
     split = seconds_of(lambda: (fid(real, fake), kid_blocks(real, fake), precision_recall(real, fake)), device)
-    return seconds / size * n + half * HALVES + split * (1 + SPLITS)
+    balls = seconds_of(lambda: Manifold(fake[: len(fake) // 2]).covers(real), device)
+    return seconds / size * n + half * HALVES + balls * RECALL_HALVES + split * (1 + SPLITS)
 
 
 def _at(size: int, points: list[tuple[int, float, float]], place: int) -> float:

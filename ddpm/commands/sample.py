@@ -104,7 +104,8 @@ def sample(arguments: argparse.Namespace) -> None:
     from ddpm.runtime.arrays import save_array
 
     model = load_model(arguments.model or _default_model(), arguments.device)
-    label = model.config["class_names"] if arguments.each_class else arguments.label
+    known = [name for name in model.config["class_names"] if name not in model.unseen_classes]
+    label = known if arguments.each_class else arguments.label
     count = len(label) if arguments.each_class else IMAGES if arguments.n is None else arguments.n
     options = {name: getattr(arguments, name) for name in ("steps", "seed", "sampler", "spacing", "guidance")}
     if model.diffusion.variance == "learned":

@@ -3,4 +3,4 @@
 It knows nothing of noise and networks.
 """
 
-__all__ = ["class_names", "dataset", "downloads", "pictures", "pixels", "preprocess", "sources"]
+__all__ = ["class_names", "colour", "dataset", "downloads", "modes", "pictures", "pixels", "preprocess", "sources"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,17 @@ class PackedImages:
     images: (N, H, W, 3) uint8, RGB.
     items: N rows; columns id (str, unique), label (int, 0-based), width and height (int, pixels before preprocessing).
     summary: what was packed: source, image_size, count, class_names (list), class_counts (list),
-        skipped (list of {id, reason}: what could not be read and was left out).
+        skipped (list of {id, reason}: what could not be used and was left out); copies (list of lists of ids of images
+        with the same pixels), if there are any.
     """
 
     images: np.ndarray
     items: pd.DataFrame
     summary: dict[str, Any]
+
+    def split(self, holdout: float) -> tuple[np.ndarray, np.ndarray]:
+        """Row numbers of training and of held-out images, see `split_holdout`."""
+        return split_holdout(self.items["id"].tolist(), holdout, self.summary.get("copies", []))
 
     def save(self, folder: Path) -> None:
         """Write images.npy, items.csv and summary.json, with the same bytes for the same content."""
@@ -66,15 +72,38 @@ def load_packed(folder: Path) -> PackedImages:
     return PackedImages(images, items, summary)
 
 
-def split_holdout(ids: list[str], holdout: float) -> tuple[np.ndarray, np.ndarray]:
+def find_copies(images: np.ndarray, ids: Sequence[str]) -> list[list[str]]:
+    """Group the ids of images, (N, H, W, 3) uint8, that have the same pixels; in the order of the images."""
+    groups: dict[bytes, list[str]] = {}
+    for image, name in zip(images, ids, strict=True):
+        groups.setdefault(hashlib.sha256(image.tobytes()).digest(), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def split_holdout(
+    ids: list[str], holdout: float, copies: Sequence[Sequence[str]] = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """Divide images into training and held-out ones, by a hash of each id.
 
     The choice depends on the ids alone, so that it is the same for every seed and experiment, and hardly moves when
-    images are added.
+    images are added. All copies of an image go where the one goes whose id is first in alphabetical order: if the
+    network had seen one, the loss of the others would be no held-out loss.
+
+    Args:
+        ids: of all images.
+        holdout: the part to hold out, but for copies.
+        copies: see `find_copies`.
 
     Returns:
         Two ascending int64 arrays of row numbers: training, held out. With holdout > 0 at least one image is held out.
     """
     order = sorted(range(len(ids)), key=lambda row: hashlib.sha256(ids[row].encode()).digest())
     count = max(1, round(holdout * len(ids))) if holdout > 0 else 0
-    return np.sort(np.array(order[count:], dtype=np.int64)), np.sort(np.array(order[:count], dtype=np.int64))
+    before = set(order[:count])
+    heldout, rows = set(before), {name: row for row, name in enumerate(ids)}
+    groups = [{rows[name] for name in group} for group in copies]
+    for group, names in zip(groups, copies, strict=True):
+        heldout = heldout | group if rows[min(names)] in before else heldout - group
+    if before and not heldout:  # all of it were copies of training images
+        heldout = before.union(*(group for group in groups if group & before))
+    return tuple(np.array(sorted(side), dtype=np.int64) for side in (set(order) - heldout, heldout))  # type: ignore[return-value]

@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ddpm.data.dataset import PackedImages
+from ddpm.data.dataset import PackedImages, find_copies
+from ddpm.data.modes import Meaning, has_unused_alpha, meaning_of, to_rgb
 from ddpm.data.sources.source import Item, Source
 from ddpm.runtime.errors import InputError, RunError
 from ddpm.runtime.progress import progress_bar
@@ -92,16 +93,32 @@ def pack(source: Source, image_size: int, workers: int | None = None, skip_bad: 
             f"repair the others, the first is {first}"
         )
     items = pd.DataFrame(rows, columns=list(Prepared._fields[:4]))
-    names = source.class_names()
+    names, copies = source.class_names(), find_copies(images[: len(rows)], [row[0] for row in rows])
     summary = {
         "source": source.name,
         "image_size": image_size,
         "count": len(rows),
         "class_names": names,
         "class_counts": np.bincount(items["label"], minlength=len(names)).tolist(),
-        "skipped": skipped,
+        "skipped": source.left_out() + skipped,
     }
+    if copies:
+        summary["copies"] = copies
+        print(_said_of_copies(copies, dict(row[:2] for row in rows)))
     return PackedImages(images[: len(rows)], items, summary)
+
+
+def _said_of_copies(copies: list[list[str]], labels: dict[str, int]) -> str:
+    """Count the copies, and name the first ones."""
+    more = sum(map(len, copies)) - len(copies)
+    mixed = [group for group in copies if len({labels[name] for name in group}) > 1]
+    first, second, *_ = (mixed or copies)[0]
+    same = "has the same pixels as another" if more == 1 else "have the same pixels as others"
+    classes = f" ({len(mixed):,} of them in two classes or more)" if mixed else ""
+    return (
+        f"{more:,} image{'s' * (more > 1)} {same}{classes}, such as {second} and {first}; copies stay on one side of "
+        "the held-out split"
+    )
 
 
 def prepare(source: Source, image_size: int, item: Item) -> Prepared:
@@ -113,12 +130,14 @@ def prepare(source: Source, image_size: int, item: Item) -> Prepared:
     """
     try:
         with source.open(item) as image:
+            meaning = meaning_of(image)  # before the orientation, for which Pillow decodes a PNG
             width, height = image.size
-            if image.getexif().get(ORIENTATION, 1) >= 5:
+            # Of a TIFF, Pillow states the size upright already.
+            if image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) >= 5:
                 width, height = height, width
             # A JPEG that is much larger than needed is decoded at 1/2, 1/4 or 1/8 of its size, which is far faster.
             image.draft(None, (GAP * image_size, GAP * image_size))
-            square = to_square(image, image_size)
+            square = to_square(image, image_size, meaning)
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError:  # whose message has an address in memory
@@ -129,30 +148,16 @@ def prepare(source: Source, image_size: int, item: Item) -> Prepared:
     return Prepared(item.id, item.label, width, height, np.asarray(square))
 
 
-def to_square(image: Image.Image, image_size: int) -> Image.Image:
-    """Turn upright, crop the central square, convert to RGB and scale to `image_size` pixels."""
+def to_square(image: Image.Image, image_size: int, meaning: Meaning | None = None) -> Image.Image:
+    """Turn upright, crop the central square, convert to RGB in sRGB and scale to `image_size` pixels."""
+    meaning = meaning or meaning_of(image)
     upright = ImageOps.exif_transpose(image)
     width, height = upright.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
-    square = to_rgb(upright.crop((left, top, left + side, top + side)))
+    meaning = meaning._replace(unused_alpha=has_unused_alpha(upright, meaning))  # of all of it: the middle may be clear
+    square = to_rgb(upright.crop((left, top, left + side, top + side)), meaning)
     return square.resize((image_size, image_size), Image.Resampling.LANCZOS, reducing_gap=GAP)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB: transparency over white, 16-bit grey scaled to 8 bits.
-
-    Raises:
-        ValueError: the pixels are floating point numbers, whose range no file states.
-    """
-    if image.mode == "F":
-        raise ValueError("floating point pixels have no agreed range; save the image with 8 or 16 bits per channel")
-    if image.mode.startswith("I"):  # PIL's own conversion clips 16 bits instead of scaling them
-        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
 
 
 def _prepare_all(

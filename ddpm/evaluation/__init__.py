@@ -1,4 +1,4 @@
-"""Scores: feature networks, FID, KID, precision and recall, their intervals, memorisation.
+"""Scores: feature networks, FID, KID, precision, recall, density, coverage, their intervals, memorisation, the verdict.
 
 It knows nothing of the model that generated the images.
 """
@@ -14,5 +14,6 @@ __all__ = [
     "quick_scores",
     "results",
     "scores",
+    "verdict",
     "weights",
 ]

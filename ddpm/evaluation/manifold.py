@@ -1,4 +1,4 @@
-"""Which images lie near which others: precision and recall, and the nearest training images of samples."""
+"""Which images lie near which others: precision and recall, density and coverage, the nearest training images."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 NEIGHBOURS = 3  # k of Kynkäänniemi et al. 2019, section 2
+DENSITY_NEIGHBOURS = 5  # k of Naeem et al. 2020, section 4
 CHUNK = 1024  # rows of a matrix of distances at a time
 
 
@@ -31,14 +32,15 @@ class Manifold:
     Kynkäänniemi et al. 2019, eq. 1.
     """
 
-    def __init__(self, features: Tensor) -> None:
+    def __init__(self, features: Tensor, neighbours: int = NEIGHBOURS) -> None:
         """Measure the balls.
 
         Args:
-            features: (N, D), N at least 2; with N of 3 or less, the balls reach to the last neighbour there is.
+            features: (N, D), N at least 2.
+            neighbours: k; with N of k or less, the balls reach to the last neighbour there is.
         """
         self._features = features
-        neighbours = min(NEIGHBOURS, len(features) - 1)
+        neighbours = min(neighbours, len(features) - 1)
         # The nearest of all is the image itself. (Not `kthvalue`, which older versions of PyTorch refuse on a GPU after
         # `devices.make_deterministic`.)
         nearest_few = (
@@ -49,6 +51,39 @@ class Manifold:
     def covers(self, features: Tensor) -> Tensor:
         """Say of each row whether it lies in the part, (M,) bool."""
         return torch.cat([(chunk <= self._radii).any(dim=1) for chunk in distances(features, self._features)])
+
+    def hits(self, features: Tensor, draws: Tensor) -> Iterator[Tensor]:
+        """Count, of each draw, the rows that lie inside each ball, in chunks of balls: (≤ 1024, R) float32.
+
+        Args:
+            features: (M, D).
+            draws: (R, M) bool, which rows a draw has.
+        """
+        chosen = draws.T.float()
+        chunks = zip(distances(self._features, features), torch.split(self._radii, CHUNK), strict=True)
+        for chunk, radii in chunks:
+            yield (chunk < radii[:, None]).float() @ chosen
+
+
+def density_coverage(real: Tensor, fake: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute density and coverage of each draw of samples (Naeem et al. 2020, eq. 3 and 5), with k = 5.
+
+    Density counts the balls of real images around each sample, over k; coverage is the fraction of real images with a
+    sample in their ball. Both measure by the real images' balls alone, so that a stray sample widens nothing.
+
+    Args:
+        real: (N, D) features.
+        fake: (M, D) features of the same extractor on the same device.
+        draws: (R, M) bool on that device, which samples a draw has.
+
+    Returns:
+        (R,) float64 each; density may be above 1.
+    """
+    inside, covered = torch.zeros(2, len(draws), dtype=torch.float64, device=real.device)
+    for counts in Manifold(real, DENSITY_NEIGHBOURS).hits(fake, draws):
+        inside += counts.double().sum(dim=0)
+        covered += (counts > 0).sum(dim=0)
+    return inside / (DENSITY_NEIGHBOURS * draws.sum(dim=1)), covered / len(real)
 
 
 def precision_recall(real: Tensor, fake: Tensor) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Whether a model paints its training images again: how near its samples come to them, beside held-out photographs."""
+"""Whether a model reproduces its training images: how near its samples come to them, beside held-out photographs."""
 
 from dataclasses import dataclass
 
@@ -21,12 +21,14 @@ class Memorisation:
     ratio: nearest-training-image distance of the closest 5 % of the samples over that of the closest 5 % of the
         held-out images: about 1 for new images, 0 for copies. None where that cannot be said.
     reason: why `ratio` is None, else None.
+    duplicates: number of held-out images that are training images, or their mirrors; they are left out.
     samples: (K,) int64, numbers of the samples that come closest, the closest first.
     neighbours: (K,) int64, rows of their nearest training images among the training images.
     """
 
     ratio: Interval | None
     reason: str | None
+    duplicates: int
     samples: np.ndarray
     neighbours: np.ndarray
 
@@ -34,28 +36,34 @@ class Memorisation:
 def memorisation(train: Tensor, heldout: Tensor, fake: Tensor, shown: int) -> Memorisation:
     """Compare the distances of samples and of held-out images to the training images, in feature space.
 
-    Held-out images are what a perfect model would paint: as near to the training images as the photographs of one
+    Held-out images are what a perfect model would generate: as near to the training images as the photographs of one
     plant are to each other, and no nearer. The idea is that of Meehan et al. 2020, who compare the same distances by
     their ranks; copies of a few images, which move no average, are found in the closest 5 %.
 
     Args:
-        train: (N, D) features, N at least 1.
+        train: (2 N, D) features of the training images and then of their mirrors, which `train.flip` trains with; N at
+            least 1.
         heldout: (H, D) features of images that the model has not seen; may be empty.
         fake: (M, D) features of samples.
         shown: K, the number of samples to name.
     """
-    near, neighbours = nearest(fake, train)
-    order = torch.argsort(near, stable=True)[:shown]
+    distance, rows = nearest(fake, train)
+    order = torch.argsort(distance, stable=True)[:shown]
+    near = distance.cpu().numpy()
+    new = nearest(heldout, train)[0].cpu().numpy() if len(heldout) else np.zeros(0)
+    # A copied photograph says nothing of what is new, and a few of them would make any model look free of copies.
+    usual = max(np.median(near), np.median(new)) if len(new) else 0.0
+    kept = new[new > IDENTICAL * usual]
     ratio, reason = None, None
-    if len(heldout) < MIN_HELDOUT:
-        reason = f"{len(heldout)} held-out images are too few to compare with; it takes {MIN_HELDOUT} (data.holdout)"
+    if len(kept) < MIN_HELDOUT:
+        without = f", without {len(new) - len(kept)} that are duplicates of training images," * (len(kept) < len(new))
+        reason = (
+            f"{len(kept)} held-out images{without} are too few to compare with; it takes {MIN_HELDOUT} (data.holdout)"
+        )
     else:
-        new = nearest(heldout, train)[0].cpu().numpy()
-        if closest(new) < IDENTICAL * np.median(near.cpu().numpy()):
-            reason = "held-out images are copies of training images; remove duplicates from the data"
-        else:
-            ratio = bootstrap(lambda a, b: closest(a) / closest(b), near.cpu().numpy(), new)
-    return Memorisation(ratio, reason, order.cpu().numpy(), neighbours[order].cpu().numpy())
+        ratio = bootstrap(lambda a, b: closest(a) / closest(b), near, kept)
+    neighbours = rows[order] % (len(train) // 2)
+    return Memorisation(ratio, reason, len(new) - len(kept), order.cpu().numpy(), neighbours.cpu().numpy())
 
 
 def closest(distances: np.ndarray) -> float:

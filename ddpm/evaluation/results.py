@@ -10,13 +10,15 @@ import torch
 from ddpm.config import FidConfig
 from ddpm.evaluation.features import extract, load_extractor, weights_file, weights_record
 from ddpm.evaluation.memorisation import Memorisation
+from ddpm.evaluation.protocol import SCORES
+from ddpm.evaluation.verdict import verdict
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.paths import REFERENCE, REPORTS, SAMPLES
 from ddpm.runtime.stage_files import load_array, load_json
 
 
-def reference_features(config: FidConfig) -> np.ndarray:
-    """Features of all real images, (N, D) float32, as the reference stage left them.
+def reference_features(config: FidConfig, name: str = "features") -> np.ndarray:
+    """Features of all real images, or by the name of "mirrored" of their mirrors: (N, D) float32.
 
     Raises:
         InputError: the stage has left none, or those of another network.
@@ -28,7 +30,7 @@ def reference_features(config: FidConfig) -> np.ndarray:
             f"{REFERENCE}: holds features of {found}, not of {config.extractor}; run `dvc repro reference`"
         )
     return np.array(
-        load_array(REFERENCE / "features.npy", 2, np.float32, "reference")
+        load_array(REFERENCE / f"{name}.npy", 2, np.float32, "reference")
     )  # PyTorch warns of read-only ones
 
 
@@ -43,7 +45,7 @@ def write(config: FidConfig, evaluation: dict[str, Any], copies: Memorisation, c
     origin = load_json(SAMPLES / "origin.json", {"model_sha256", "options"}, "sample")
     scores, ratio = evaluation["scores"], asdict(copies.ratio) if copies.ratio else None
     # Under the name of the extractor, so that no table ever mixes scores of different networks.
-    metrics = {name: scores[name]["value"] for name in ("fid", "kid", "precision", "recall")}
+    metrics = {name: scores[name]["value"] for name in SCORES}
     metrics |= {f"fid_{name}": scores["fid"][name] for name in ("low", "high")}
     if floor := evaluation["floor"]:
         metrics |= {"fid_same_n": floor["scores"]["fid"]["model"], "fid_floor": floor["scores"]["fid"]["real"]}
@@ -59,8 +61,10 @@ def write(config: FidConfig, evaluation: dict[str, Any], copies: Memorisation, c
         **evaluation,
         "scores": scores | {"memorisation": ratio},
         "no_memorisation": copies.reason,
+        "duplicates": copies.duplicates,
     }
     save_json(about, "scores/scores.json")
+    print("\n".join(verdict(about)))
     fid = scores["fid"]
     print(
         f"FID {fid['value']:.2f} [{fid['low']:.2f}, {fid['high']:.2f}] ({config.extractor} features, "

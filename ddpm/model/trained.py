@@ -67,6 +67,11 @@ class DiffusionModel:
         """Side of the images, pixels."""
         return self.config["image_size"]
 
+    @property
+    def unseen_classes(self) -> list[str]:
+        """Names of the classes of which all images were held out from training."""
+        return self.config.get("training", {}).get("unseen_classes", [])
+
     def sample(self, n: int, **options: Any) -> np.ndarray:
         """Paint n images; image i depends on the seed and on i alone.
 
@@ -223,7 +228,14 @@ class DiffusionModel:
             )
         labels = [label] * count if isinstance(label, str) else label
         _check("label", label, len(labels) == count, f"a name, or one for each of the {count} images")
-        return [find_class(name, self.config["class_names"]) for name in labels]
+        found = [find_class(name, self.config["class_names"]) for name in labels]
+        names = [self.config["class_names"][number] for number in found]
+        if unseen := set(names) & set(self.unseen_classes):
+            raise InputError(
+                f"class: {min(unseen)!r} had no training image, so the model does not know it; choose another, or "
+                "train with more images of it, or with a lower data.holdout"
+            )
+        return found
 
     def _draw_labels(self, noise: ImageNoise) -> Tensor | None:
         """Classes as frequent as in the training images, for a conditional model: (B,) int64."""

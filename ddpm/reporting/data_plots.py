@@ -23,12 +23,11 @@ BINS = 40  # bars of a histogram, at most
 def save_all(packed: PackedImages, folder: Path) -> None:
     """Write classes.png, class_counts.png, sizes.png and mean_colour.png, the same bytes for the same images.
 
-    And skipped.txt, with a line for each file that was left out, if there are any.
+    And skipped.txt, with a line for each file that was left out, which may be none.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if skipped := packed.summary.get("skipped"):
-        lines = [f"{image['id']}: {image['reason']}\n" for image in skipped]
-        (folder / "skipped.txt").write_text("".join(lines), encoding="utf-8")
+    lines = [f"{image['id']}: {image['reason']}\n" for image in packed.summary.get("skipped", [])]
+    (folder / "skipped.txt").write_text("".join(lines), encoding="utf-8")
     save_photographs(_classes(packed), folder / "classes.png")
     save(_class_counts(packed), folder / "class_counts.png")
     save(_sizes(packed), folder / "sizes.png")

@@ -23,9 +23,10 @@ def data_facts(packed: PackedImages, heldout_rows: np.ndarray) -> dict[str, Any]
         heldout_rows: row numbers of the held-out images.
 
     Returns:
-        source, count, image_size; classes: (name, images, held-out images) of each, largest first; width and height:
-        smallest, median and largest, pixels before preprocessing; mean and std: of red, green and blue in [-1, 1];
-        variance: the mean of the channels' variances.
+        source, count, image_size; copies: number of images with the pixels of another; skipped: number of files left
+        out; classes: (name, images, held-out images) of each, largest first; width and height: smallest, median and
+        largest, pixels before preprocessing; mean and std: of red, green and blue in [-1, 1]; variance: the mean of the
+        channels' variances.
     """
     summary, items = packed.summary, packed.items
     mean, variance = pixel_moments(packed.images)
@@ -34,6 +35,8 @@ def data_facts(packed: PackedImages, heldout_rows: np.ndarray) -> dict[str, Any]
     classes = zip(names, summary["class_counts"], heldout, strict=True)
     return {
         **{name: summary[name] for name in ("source", "count", "image_size")},
+        "copies": sum(len(group) - 1 for group in summary.get("copies", [])),
+        "skipped": len(summary.get("skipped", [])),
         "classes": sorted(classes, key=lambda named: -named[1]),
         **{side: [round(items[side].quantile(share)) for share in (0, 0.5, 1)] for side in ("width", "height")},
         "mean": mean.tolist(),

@@ -6,6 +6,7 @@ from typing import Any
 
 import jinja2
 
+from ddpm.evaluation.verdict import verdict
 from ddpm.model.model_file import CONFIG_FILE
 from ddpm.reporting.report import render
 from ddpm.runtime.errors import InputError
@@ -24,6 +25,7 @@ def model_card(config: dict[str, Any], sha256: str, scores: dict[str, Any] | Non
         InputError: config does not tell how the model was trained.
     """
     context = {"model": config, "training": config.get("training"), "sha256": sha256, "scores": scores}
+    context |= {"verdict": verdict(scores) if scores else []}
     try:
         return render(context | {"format": file_format}, "model_card.md.j2")
     except jinja2.UndefinedError as error:

@@ -13,10 +13,13 @@ __all__ = [
     "forecast",
     "interpreter",
     "lineage",
+    "outputs",
     "paths",
     "progress",
     "signals",
     "stage_files",
     "stage_times",
+    "streams",
     "threads",
+    "yaml_files",
 ]

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from ddpm.runtime.streams import end_quietly, withstand
+
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 Result = TypeVar("Result")
 MAKE_ROOM = "end other programs that use it, or, on a GPU, set device to cpu"  # where no parameter is left to lower
@@ -66,10 +68,12 @@ def unless_too_large(action: Callable[[], Result]) -> Result | None:
 def guarded(action: Callable[[], object]) -> None:
     """Do something; turn each foreseeable fault into a sentence on stderr.
 
-    Exit codes: 0 done, 1 the work failed, 2 wrong input, 130 ended by Ctrl-C.
+    Exit codes: 0 done, 1 the work failed, 2 wrong input, 130 ended by Ctrl-C, 141 nobody reads the output any more.
     """
+    withstand(end_quietly)
     try:
         _tell_faults(action)
+        sys.stdout.flush()
     except SystemExit as ended:
         if "RANK" in os.environ and isinstance(ended.code, int):
             # Threads that wait for the other processes would abort this one, in C++, while the interpreter ends.

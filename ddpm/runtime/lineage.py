@@ -9,10 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.errors import InputError
+from ddpm.runtime.yaml_files import read_yaml
 
 CODE = ("ddpm", "stages", "dvc.yaml")
 VERSIONED = ("torch", "torchvision", "numpy", "dvc", "mlflow")
@@ -54,20 +53,51 @@ def stage_names(dvc_yaml: Path = Path("dvc.yaml")) -> list[str]:
     return list(_stages(dvc_yaml))
 
 
+def output_places(dvc_yaml: Path = Path("dvc.yaml")) -> list[str]:
+    """List what DVC deletes before the stages write it, files and folders, relative to the pipeline.
+
+    Without those that are in git, as metrics are.
+
+    Raises:
+        InputError: there is no pipeline.
+    """
+    return [out for stage in _stages(dvc_yaml).values() for out in stage.get("outs", []) if isinstance(out, str)]
+
+
 def origin() -> dict[str, str]:
-    """Say where a result comes from: software versions, and the git commit and DVC experiment where there are any."""
+    """Say where a result comes from: software versions, and the git commit and DVC experiment where there are any.
+
+    Where git knows no commit, or cannot compare the code with it, `git.fault` has its reason, which is also printed,
+    unless the code was copied here without git.
+    """
     tags = {f"version.{package}": _version(package) for package in VERSIONED}
     tags |= {"version.python": platform.python_version(), "dvc.exp_name": os.environ.get("DVC_EXP_NAME", "")}
     commit, modified = revision()
-    tags |= {"git.commit": commit, "git.modified": str(modified).lower() if commit else ""}
+    fault = "" if commit and modified is not None else _fault()
+    if fault and not fault.startswith("not "):
+        print(f"git: {fault}; so this run is recorded without {'its changes' if commit else 'a commit'}")
+    tags |= {
+        "git.commit": commit,
+        "git.modified": "" if modified is None else str(modified).lower(),
+        "git.fault": fault,
+    }
     return {name: value for name, value in tags.items() if value}
 
 
-def revision() -> tuple[str, bool]:
-    """The git commit on which this workspace is based ("" if none), and whether its code was changed since."""
+def revision() -> tuple[str, bool | None]:
+    """The git commit on which this workspace is based, or "", and whether its code was changed since, or None."""
     # DVC commits a queued experiment to a temporary branch, under a hash that depends on the time.
     commit = os.environ.get("DVC_EXP_BASELINE_REV") or _git("rev-parse", "--verify", "-q", "HEAD").stdout.strip()
-    return commit, _git("diff", "--quiet", commit, "--", *CODE).returncode == 1
+    compared = _git("diff", "--quiet", commit, "--", *CODE).returncode
+    return commit, {0: False, 1: True}.get(compared) if commit else None
+
+
+def _fault() -> str:
+    """Why git says nothing, in a line; with its remedy where the repository is somebody else's."""
+    words = " ".join(_git("rev-parse", "--verify", "HEAD").stderr.split())
+    if "unknown revision" in words or "Needed a single revision" in words:
+        return "there is no commit yet"
+    return words.removeprefix("fatal: ") or "not installed"
 
 
 def _version(package: str) -> str:
@@ -85,10 +115,7 @@ def _git(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def _stages(dvc_yaml: Path) -> dict[str, Any]:
-    try:
-        return yaml.safe_load(dvc_yaml.read_text(encoding="utf-8"))["stages"]
-    except FileNotFoundError:
-        raise InputError(f"{dvc_yaml}: no such file; run this in the root of the repository") from None
+    return read_yaml(dvc_yaml)["stages"]
 
 
 def _stage_entry(stage: str, dvc_yaml: Path) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """Where things are: outputs in this workspace, and what all workspaces of one repository share."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 from ddpm.runtime.errors import InputError
 
-RAW = Path("data/raw")
-WEIGHTS = Path("data/weights")
+# One folder deeper than where people keep photographs and weights: DVC deletes all that is in it.
+RAW = Path("data/raw/fetched")
+WEIGHTS = Path("data/weights/fetched")
 PROCESSED = Path("data/processed")
 REFERENCE = Path("data/reference")
 SAMPLES = Path("data/samples")
@@ -36,9 +38,22 @@ def from_main_root(path: str | Path) -> Path:
     """Absolute form of a path given by the user; relative ones start at the main repository's root.
 
     Raises:
-        InputError: it begins with ~ and the name of nobody.
+        InputError: it begins with ~ and the name of nobody, or of a user without a home.
     """
     try:
-        return main_root() / Path(path).expanduser()
+        return _on_disk(main_root() / Path(path).expanduser())
     except RuntimeError:
-        raise InputError(f"{path}: there is no user of that name; write the path in full") from None
+        who = "this user has no home" if str(path).partition("/")[0] == "~" else "there is no user of that name"
+        raise InputError(f"{path}: {who}; write the path in full") from None
+
+
+def _on_disk(path: Path) -> Path:
+    """The path as the disk spells it: accents typed are one letter mostly, and on a disk of macOS two."""
+    if path.exists() or path == path.parent:
+        return path
+    parent, wanted = _on_disk(path.parent), unicodedata.normalize("NFC", path.name)
+    try:
+        same = [entry for entry in parent.iterdir() if unicodedata.normalize("NFC", entry.name) == wanted]
+    except OSError:
+        return path
+    return same[0] if len(same) == 1 else path

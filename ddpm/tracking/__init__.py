@@ -4,8 +4,10 @@ It knows nothing of training and scores; no other room imports MLflow.
 """
 
 __all__ = [
+    "database",
     "finished",
     "identity",
+    "moved",
     "painter",
     "processes",
     "recorder",

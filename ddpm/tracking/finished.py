@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, TypeVar
 import pandas as pd
 
 from ddpm.runtime.errors import InputError, RunError
+from ddpm.tracking.database import experiment_id, location, masked, prepare
 from ddpm.tracking.recorder import reason
-from ddpm.tracking.store import PARENT, location, masked, prepare
+from ddpm.tracking.store import PARENT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,12 +39,12 @@ def scored_runs(experiment: str, condition: str = "") -> pd.DataFrame:
         RunError: the store cannot be read.
     """
     client = _open()
-    experiments = {found.name: found.experiment_id for found in _read(client.search_experiments)}
-    if experiment not in experiments:
-        known = ", ".join(sorted(map(repr, experiments)))
+    number = _read(lambda: experiment_id(client, experiment))
+    if number is None:
+        known = ", ".join(sorted(repr(found.name) for found in _read(client.search_experiments)))
         raise InputError(f"experiment {experiment!r}: MLflow knows only {known}; name one of them by --experiment")
-    runs = _read(lambda: _search(client, experiments[experiment]))
-    chosen = _chosen(client, experiments[experiment], condition) if condition else {run.info.run_id for run in runs}
+    runs = _read(lambda: _search(client, number))
+    chosen = _chosen(client, number, condition) if condition else {run.info.run_id for run in runs}
     by_id = {run.info.run_id: run for run in runs}
     rows = [_row(run, by_id) for run in runs if run.info.run_id in chosen and _is_scored(run)]
     if not rows:

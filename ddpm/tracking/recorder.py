@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from ddpm.runtime.errors import InputError, is_disk_full
 from ddpm.tracking import unsent
-from ddpm.tracking.store import Claim, Entry, Store, Work, masked, prepare
+from ddpm.tracking.database import StoreError, masked, prepare
+from ddpm.tracking.store import Claim, Entry, Store, Work
 
 PATIENCE = 10.0  # seconds that one stage waits for a slow store, in all
 RETRY = 300.0  # seconds after a failure until the store is tried again
@@ -109,6 +110,8 @@ class Recorder:
         for folder in unsent.pending():
             try:
                 deliver(folder, self._patience)
+            except StoreError:
+                raise
             except InputError as error:  # it must not be in the way of this stage for ever
                 self._warn(str(folder), str(error))
             except OSError as error:
@@ -117,10 +120,11 @@ class Recorder:
                 self._failed(error)
 
     def _failed(self, error: Exception) -> None:
+        fault = str(error) if isinstance(error, InputError) else f"MLflow failed ({reason(error)})"
         self._warn(
             "failed",
-            f"MLflow failed ({reason(error)}); what it misses is kept in .unsent/, and sent when it answers again, by "
-            "the next stage, or by `python -m ddpm sync`",
+            f"{fault}; what it misses is kept in .unsent/, and sent when it answers again, by the next stage, or by "
+            "`python -m ddpm sync`",
         )
 
     def _warn(self, kind: str, sentence: str) -> None:
@@ -140,6 +144,7 @@ class Delivery:
         # Another store than the one that failed, at the right address this time, does not know the run.
         known = claim if claim and patience.call(lambda: self.store.holds(claim)) else None
         self.claim = known or patience.call(lambda: self.store.claim(work))
+        self.store.adopt(self.claim)
         self._points: set[tuple[str, int]] = set()
         self._pictures: set[tuple[str, int]] = set()
 

@@ -13,11 +13,12 @@ from ddpm.config import Config
 from ddpm.runtime.errors import InputError, RunError
 from ddpm.runtime.lineage import origin
 from ddpm.tracking import unsent
+from ddpm.tracking.database import StoreError, location, prepare
 from ddpm.tracking.identity import SCORING, TRAINING, params_of
 from ddpm.tracking.processes import new_attempt
 from ddpm.tracking.recorder import Patience, Recorder, deliver, reason
 from ddpm.tracking.served import write_serving_files
-from ddpm.tracking.store import Entry, Work, prepare
+from ddpm.tracking.store import Entry, Work
 
 CLOCK = time.time() - time.monotonic()
 
@@ -99,21 +100,29 @@ def later_stage(config: Config, train_key: str) -> Iterator[Tracker]:
 def sync() -> int:
     """Send what earlier stages could not; returns the number of runs that were completed.
 
-    What a running stage is still writing is left for later.
+    What a running stage is still writing is left for later. The paths in a store that was moved are put right.
 
     Raises:
         InputError: something that was kept is damaged, or MLflow will never take it; the rest was sent.
         RunError: the store still cannot take it; everything unsent is kept.
     """
     sent, refused = set(), []
-    for folder in unsent.pending():
-        try:
+    folders = unsent.pending()
+    try:
+        if folders or location()[1].exists():
             prepare()
-            sent.add(deliver(folder, Patience()))
-        except InputError as error:
-            refused.append(str(error))
-        except Exception as error:
-            raise RunError(f"MLflow cannot take {folder} yet ({reason(error)}); it is kept, try again later") from None
+        for folder in folders:
+            try:
+                sent.add(deliver(folder, Patience()))
+            except StoreError:
+                raise
+            except InputError as error:
+                refused.append(str(error))
+    except InputError:
+        raise
+    except Exception as error:
+        what = f"take {folders[0]} yet" if folders else "be opened"
+        raise RunError(f"MLflow cannot {what} ({reason(error)}); it is kept, try again later") from None
     if refused:
         raise InputError("\n".join(refused))
     return len(sent - {None})

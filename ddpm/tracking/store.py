@@ -1,18 +1,13 @@
 """The MLflow store: where it is, which of its runs belongs to a piece of work, and how entries get into it."""
 
-import fcntl
-import os
-import re
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddpm.runtime.errors import InputError
-from ddpm.runtime.paths import from_main_root
+from ddpm.tracking.database import artifact_root, experiment_id, location, locked
 from ddpm.tracking.identity import KEY, SCORE_IDENTITY
+from ddpm.tracking.moved import adopt
 from ddpm.tracking.processes import is_gone
 
 if TYPE_CHECKING:  # importing MLflow takes seconds, and half of the stages do not track
@@ -23,15 +18,6 @@ OPENED_BY = "pipeline.opened_by"  # train | score
 ATTEMPT = "pipeline.attempt"  # what process wrote to the run last, so that a killed one can be told
 INHERITED = ("device",)  # what a run of further scores takes over from that of their training
 PARENT = "mlflow.parentRunId"  # MLflow's own tag: the UI nests this run below that one
-
-ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's own 7 hold every call to a dead server for four minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds; with one retry, a silent server costs a dozen
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # no stage but download uses the network
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # the terminal shows our lines, not migrations and tracebacks of the database
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a bar per file, and the files are small
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
 
 Entry = Mapping[str, Any]  # one thing to record; `Store.send` lists its forms
 
@@ -80,13 +66,13 @@ class Store:
 
         self.uri, self._database = location()
         self.client: MlflowClient = mlflow.MlflowClient(tracking_uri=self.uri)
-        found = self.client.get_experiment_by_name(experiment)
-        self.experiment_id = found.experiment_id if found else self._create_experiment(experiment)
+        self._file = self._identity()
+        self.experiment_id = experiment_id(self.client, experiment) or self._create_experiment(experiment)
 
     def claim(self, work: Work) -> Claim:
         """Find or open the run of a piece of work; asked twice, it gives the same one."""
         # One process at a time, so that two stages never claim the same run.
-        with _locked(self._database):
+        with locked(self._database):
             self._end_killed_runs()
             runs = self._runs(f"tags.`{KEY}` = '{work.key}'")
             mine = [run for run in runs if run.data.tags.get(ATTEMPT) == work.attempt]
@@ -105,10 +91,18 @@ class Store:
                 return False
             raise
 
+    def adopt(self, claim: Claim) -> None:
+        """Bring the artifacts of a run here, before it gets more of them; see `moved.adopt`."""
+        if self.uri.startswith("sqlite:"):
+            with locked(self._database):
+                adopt(self._database, claim.run_id)
+
     def send(self, claim: Claim, entry: Entry) -> None:
         """Add one entry to a run."""
         from mlflow.entities import Metric
 
+        if self._identity() != self._file:  # SQLite would go on with a file that has no name any more
+            raise FileNotFoundError(f"{self._database} was deleted or replaced")
         client, run_id = self.client, claim.run_id
         match entry:
             case {"tags": tags}:
@@ -213,83 +207,20 @@ class Store:
             synchronous=True,
         )
 
+    def _identity(self) -> int:
+        """Which file the database is; 0 for a server, or where there is none any more."""
+        is_file = self.uri.startswith("sqlite:") and self._database.exists()
+        return self._database.stat().st_ino if is_file else 0
+
     def _create_experiment(self, name: str) -> str:
         from mlflow import MlflowException
 
         # A server keeps artifacts where it likes; MLflow's default for a database is below the current folder.
-        place = None if self.uri.startswith("http") else _artifact_root(self._database)
+        place = None if self.uri.startswith("http") else artifact_root(self._database)
         try:
             return self.client.create_experiment(name, place)
         except MlflowException:
-            found = self.client.get_experiment_by_name(name)
+            found = experiment_id(self.client, name)
             if found is None:
                 raise
-            return found.experiment_id  # made by another process in the meantime
-
-
-def prepare() -> None:
-    """Import MLflow and create a missing database, which may take seconds and yet is no fault of the store.
-
-    Raises:
-        InputError: MLFLOW_TRACKING_URI is no address.
-        OSError, sqlite3.Error: the database cannot be created or read.
-    """
-    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
-    import mlflow  # noqa: F401
-
-    uri, database = location()
-    if not uri.startswith("sqlite:"):
-        return
-    if not database.exists():
-        with _locked(database):
-            if not database.exists():
-                _create(database)
-    with closing(sqlite3.connect(database)) as connection:  # MLflow would try for long, and then not say what was wrong
-        connection.execute("PRAGMA schema_version")
-
-
-def location() -> tuple[str, Path]:
-    """URI of the store, and its SQLite file (for a server: the place of the default one).
-
-    Raises:
-        InputError: MLFLOW_TRACKING_URI is no address.
-    """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    if uri.startswith("sqlite:///") and "?" not in uri:
-        database = from_main_root(uri.removeprefix("sqlite:///"))
-        return f"sqlite:///{database}", database
-    if uri.startswith("sqlite:") or "://" not in uri:
-        raise InputError(f"MLFLOW_TRACKING_URI: found {uri!r}, expected http://HOST:PORT or sqlite:///FILE")
-    return uri, from_main_root("mlflow.db")
-
-
-def masked(text: str) -> str:
-    """A text without the user and password of the addresses in it, for logs that others read."""
-    return re.sub(r"://[^/@\s]*@", "://", text)
-
-
-@contextmanager
-def _locked(database: Path) -> Iterator[None]:
-    path = database.with_name(f"{database.name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
-        yield
-
-
-def _artifact_root(database: Path) -> str:
-    return (database.parent / "mlartifacts").as_uri()
-
-
-def _create(database: Path) -> None:
-    """Create a SQLite store aside and rename it: one whose creation was killed half-way stays broken for ever."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    aside = database.with_name(f"{database.name}.init")
-    # Of a creation that was killed; and of a database that was deleted, whose journal SQLite would play back.
-    for leftover in [*database.parent.glob(f"{aside.name}*"), *database.parent.glob(f"{database.name}-*")]:
-        leftover.unlink()
-    SqlAlchemyStore(f"sqlite:///{aside}", _artifact_root(database)).engine.dispose()  # type: ignore[no-untyped-call]
-    with closing(sqlite3.connect(aside)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")  # parallel experiments wait less for each other
-    aside.rename(database)
+            return found  # made by another process in the meantime

@@ -3,4 +3,4 @@
 It knows nothing of DVC and MLflow.
 """
 
-__all__ = ["augment", "batches", "divergence", "ema", "loop", "noise_levels", "setup", "step"]
+__all__ = ["augment", "batches", "divergence", "ema", "loop", "noise_levels", "setup", "step", "times"]

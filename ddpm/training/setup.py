@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from ddpm.config import Config
-from ddpm.data.dataset import PackedImages, split_holdout
+from ddpm.data.dataset import PackedImages
 from ddpm.data.pictures import enlarge, grid
 from ddpm.diffusion.process import Diffusion
 from ddpm.evaluation.quick_scores import QuickScores
@@ -78,7 +78,7 @@ def split(config: Config, packed: PackedImages) -> tuple[np.ndarray, np.ndarray]
     Raises:
         InputError: no image is left for training, or they are not of the size that is wanted.
     """
-    rows, heldout_rows = split_holdout(packed.items["id"].tolist(), config.data.holdout)
+    rows, heldout_rows = packed.split(config.data.holdout)
     side = packed.images.shape[1]
     if side != config.data.image_size:
         raise InputError(
@@ -158,11 +158,14 @@ def prepare(config: Config, packed: PackedImages, device: torch.device, group: G
 
 def describe_model(config: Config, packed: PackedImages, training: Training) -> dict[str, Any]:
     """Collect all that sampling needs to know of the model, and how it came to be."""
+    unseen = unseen_classes(config, packed)
+    names = [packed.summary["class_names"][label] for label in unseen]
     return {
         **config.model_dump(mode="json", include={"schedule", "diffusion", "model"}),
         "image_size": config.data.image_size,
         "class_names": packed.summary["class_names"],
-        "class_counts": packed.summary["class_counts"],
+        # By which sampling draws classes.
+        "class_counts": [0 if label in unseen else count for label, count in enumerate(packed.summary["class_counts"])],
         "training": {
             **config.model_dump(mode="json", include={"epochs", "seed", "train"}),
             "source": packed.summary["source"],
@@ -172,8 +175,18 @@ def describe_model(config: Config, packed: PackedImages, training: Training) -> 
             "skipped_images": len(packed.summary.get("skipped", [])),
             "steps": training.steps,
             "parameters": sum(tensor.numel() for tensor in training.unet.sampling_weights().values()),
+            **({"unseen_classes": names} if names else {}),
         },
     }
+
+
+def unseen_classes(config: Config, packed: PackedImages) -> list[int]:
+    """Numbers of the classes of which a conditional model sees no image, because all are held out."""
+    if not config.model.conditional:
+        return []
+    labels = packed.items["label"].to_numpy()
+    rows, heldout_rows = split(config, packed)
+    return sorted(set(labels[heldout_rows].tolist()) - set(labels[rows].tolist()))
 
 
 def resume(
@@ -194,6 +207,8 @@ def resume(
             f"{training.steps} steps on {describe(training.device, training.group.size)}. "
             f"The images ({packed.images.nbytes / 1e6:.0f} MB) {training.train_set.place}."
         )
+        if unseen := description["training"].get("unseen_classes"):
+            print(f"All images of {', '.join(map(repr, unseen))} are held out, so the model will not know them.")
     if state := training.group.broadcast(checkpoint.load() if checkpoint else None):
         training.restore(state)
         if checkpoint:

@@ -18,7 +18,7 @@ def test_the_disk_holds_a_download_in_the_store_in_the_workspace_and_in_the_cach
     monkeypatch.chdir(tmp_path)
     config = parse_config(params)
     before = checks.disk_bytes(config, 10**6, 8189)
-    archive = tmp_path / "data/raw" / ARCHIVE
+    archive = tmp_path / "data/raw/fetched" / ARCHIVE
     archive.parent.mkdir(parents=True)
     archive.touch()
     without_archive = checks.disk_bytes(config, 10**6, 8189)
@@ -60,6 +60,34 @@ def test_a_store_in_use_is_fine(tiny, tmp_path, monkeypatch):
         connection.execute("CREATE TABLE experiments (id INTEGER)")
     found = {check.what: check for check in checks.run_checks(parse_config(tiny), 1000, CPU)}
     assert found["MLflow"].state == "OK"
+
+
+def test_a_user_without_a_name_is_a_problem(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "user" not in {check.what for check in checks.run_checks(parse_config(tiny), 1000, CPU)}
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 123456)
+    found = {check.what: check for check in checks.run_checks(parse_config(tiny), 1000, CPU)}
+    assert found["user"].state == "problem" and "user id 123456 has no name" in found["user"].sentence
+    assert "export USER=" in found["user"].sentence
+
+
+@pytest.mark.parametrize("name", ["50%", "feature%2Fx", "what?", "a#b"])
+def test_a_store_is_read_in_a_folder_of_any_name(tiny, tmp_path, monkeypatch, name):
+    (tmp_path / name / ".dvc").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / name)
+    with sqlite3.connect("mlflow.db") as connection:
+        connection.execute("CREATE TABLE experiments (experiment_id INTEGER, name TEXT, lifecycle_stage TEXT)")
+        connection.execute("INSERT INTO experiments VALUES (7, 'flowers-ddpm', 'active')")
+
+    def found() -> checks.Check:
+        return {check.what: check for check in checks.run_checks(parse_config(tiny), 1000, CPU)}["MLflow"]
+
+    assert found().state == "OK"
+    with sqlite3.connect("mlflow.db") as connection:
+        connection.execute("UPDATE experiments SET lifecycle_stage = 'deleted'")
+    assert found().state == "problem" and "experiments restore --experiment-id 7" in found().sentence
 
 
 @pytest.mark.parametrize(("splits", "count"), [(["train", "val", "test"], 8189), (["train"], 1020)])

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ddpm.data.dataset import PackedImages, load_packed, split_holdout
+from ddpm.data.dataset import PackedImages, find_copies, load_packed, split_holdout
 from ddpm.runtime.errors import InputError
 
 
@@ -47,3 +47,49 @@ def test_holdout_hardly_moves_when_images_are_added_and_not_with_their_order():
     grown = [*(f"new_{i}" for i in range(20)), *reversed(ids)]
     after = {grown[row] for row in split_holdout(grown, 0.1)[1]}
     assert len(before & after) >= 95
+
+
+IDS = [f"image_{i}" for i in range(1000)]
+
+
+def sides(copies, holdout=0.1):
+    """The held-out ids with and without regard to copies."""
+    return ({IDS[row] for row in split_holdout(IDS, holdout, given)[1]} for given in ((), copies))
+
+
+def test_copies_are_on_one_side_and_nothing_else_moves():
+    rng = np.random.default_rng(0)
+    copies = [[IDS[row] for row in group] for group in rng.permutation(300).reshape(100, 3)]
+    before, after = sides(copies)
+    assert all(len(set(group) & after) in (0, 3) for group in copies)
+    copied = {name for group in copies for name in group}
+    assert before - copied == after - copied and before != after
+    assert abs(len(after) - 100) < 30
+    train, heldout = split_holdout(IDS, 0.1, copies)
+    assert sorted([*train, *heldout]) == list(range(1000))
+
+
+def test_copies_on_one_side_already_change_nothing():
+    before, _ = sides(())
+    kept = sorted(before)[:2]
+    trained = sorted(set(IDS) - before)[:2]
+    before, after = sides([kept, trained])
+    assert before == after
+
+
+def test_some_image_is_held_out_even_if_it_is_a_copy():
+    ids = ["a", "b", "c", "d"]
+    (row,) = split_holdout(ids, 0.1)[1]
+    other = ids[0] if row else ids[1]
+    train, heldout = split_holdout(ids, 0.1, [[ids[row], other]])
+    assert len(heldout) > 0 and len(train) > 0
+    assert {ids[row], other} <= {ids[r] for r in heldout} or not {ids[row], other} & {ids[r] for r in heldout}
+    assert len(split_holdout(ids, 0.0, [ids])[1]) == 0
+
+
+def test_copies_are_found_by_their_pixels():
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    images[4], images[3], images[5] = images[1], images[0], images[1]
+    assert find_copies(images, list("abcdef")) == [["a", "d"], ["b", "e", "f"]]
+    images[5, 0, 0, 0] ^= 1
+    assert find_copies(images, list("abcdef")) == [["a", "d"], ["b", "e"]]

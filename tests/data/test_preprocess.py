@@ -30,6 +30,9 @@ class Memory:
     def __len__(self):
         return len(self.encoded)
 
+    def left_out(self):
+        return []
+
     def class_names(self):
         return ["all"]
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from PIL import Image
 
 from ddpm.config import parse_config
 from ddpm.data.sources import choice
-from ddpm.data.sources.folder import EXTENSIONS, Folder
+from ddpm.data.sources.folder import Folder
+from ddpm.data.sources.kinds import EXTENSIONS
 from ddpm.data.sources.painting import FORMS, PALETTES, kind, paint
 from ddpm.data.sources.synthetic import Synthetic
 from ddpm.runtime.errors import InputError
@@ -174,6 +176,49 @@ def test_undecodable_file_name_is_refused(tmp_path):
     picture(tmp_path / "photos" / "line\nbreak.png")
     with pytest.raises(InputError, match=r"line\\nbreak.*rename"):
         Folder(tmp_path / "raw", tmp_path / "photos").fetch()
+
+
+@pytest.mark.parametrize(
+    "names", [["train/rose", "test/rose"], ["Train", "Test", "val"], ["train/rose", "train/tulip"], ["training", "dev"]]
+)
+def test_splits_are_no_classes(tmp_path, names):
+    for name in names:
+        picture(tmp_path / "photos" / name / "x.png")
+    first = names[0].split("/")[0]
+    with pytest.raises(
+        InputError, match=rf"which are splits and no classes; name one of them, such as .*photos/{first}, "
+    ):
+        Folder(tmp_path / "raw", tmp_path / "photos").fetch()
+
+
+@pytest.mark.parametrize("names", [["train", "tram"], ["test"], ["val", "rose"]])
+def test_a_class_may_be_called_as_a_split_is(tmp_path, names):
+    for name in names:
+        picture(tmp_path / "photos" / name / "x.png")
+    source = Folder(tmp_path / "raw", tmp_path / "photos")
+    source.fetch()
+    assert source.class_names() == sorted(names)
+
+
+def test_a_class_in_two_unicode_forms_is_one(tmp_path):
+    for form in ("NFC", "NFD"):
+        picture(tmp_path / "photos" / unicodedata.normalize(form, "église") / f"{form}.png")
+    picture(tmp_path / "photos/crème/x.png")
+    source = Folder(tmp_path / "raw", tmp_path / "photos")
+    source.fetch()
+    assert source.class_names() == ["crème", "église"]
+    assert sorted(item.label for item in source.items()) == [0, 1, 1]
+    assert all(source.open(item).size == (12, 10) for item in source.items())
+
+
+@pytest.mark.parametrize(("stored", "typed"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_the_folder_is_found_in_either_unicode_form(params, tmp_path, monkeypatch, stored, typed):
+    (tmp_path / ".dvc").mkdir()
+    picture(tmp_path / unicodedata.normalize(stored, "Blüten/été") / "a.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    params["data"] |= {"source": "folder", "path": unicodedata.normalize(typed, "Blüten/été")}
+    assert choice.make(parse_config(params).data, tmp_path / "raw").find().ids == ["a.png"]
 
 
 def test_a_relative_path_starts_at_the_main_repository(params, tmp_path, monkeypatch):

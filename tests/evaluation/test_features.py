@@ -227,7 +227,7 @@ def test_reference_stage(efficientnet, tmp_path, monkeypatch):
     for _ in range(2):
         reference.main(parse_config(params))
         written.append({path.name: path.read_bytes() for path in reference.REFERENCE.iterdir()})
-    assert written[0] == written[1] and sorted(written[0]) == ["features.npy", "reference.json"]
+    assert written[0] == written[1] and sorted(written[0]) == ["features.npy", "mirrored.npy", "reference.json"]
     saved = np.load(reference.REFERENCE / "features.npy")
     np.testing.assert_array_equal(saved, extract(pictures(5), efficientnet, 8))
     about = json.loads(written[0]["reference.json"])

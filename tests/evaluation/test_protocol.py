@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.evaluation.manifold import Manifold, nearest, precision_recall
+from ddpm.evaluation.manifold import Manifold, density_coverage, nearest, precision_recall
 from ddpm.evaluation.memorisation import memorisation
 from ddpm.evaluation.protocol import evaluate
 from ddpm.evaluation.scores import fid
@@ -108,21 +108,30 @@ def test_nearest_is_found_across_chunks():
     torch.testing.assert_close(distance, brute.min(dim=1).values)
 
 
+def with_mirrors(train):
+    """Features of training images, and others in the place of those of their mirrors."""
+    return torch.cat([train, normal(77, *train.shape)])
+
+
 def test_new_images_are_no_copies():
-    result = memorisation(normal(0, 800), normal(1, 200), normal(2, 400), shown=8)
+    result = memorisation(with_mirrors(normal(0, 800)), normal(1, 200), normal(2, 400), shown=8)
     assert result.ratio.low < 1 < result.ratio.high
 
 
 def test_new_images_are_seldom_called_copies():
     """An interval of 95 % is wholly below 1 in 2.5 of 100; here are as few held-out images as are allowed."""
-    draws = [memorisation(normal(3 * k, 500), normal(3 * k + 1, 200), normal(3 * k + 2, 300), 1) for k in range(60)]
+    draws = [
+        memorisation(with_mirrors(normal(3 * k, 500)), normal(3 * k + 1, 200), normal(3 * k + 2, 300), 1)
+        for k in range(60)
+    ]
     assert sum(draw.ratio.high < 1 for draw in draws) <= 7
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("copies", [400, 40])
-def test_copied_training_images_are_flagged_even_if_few(copies):
-    train, fake = normal(0, 800), normal(2, 400)
-    fake[:copies] = train[:copies] + 1e-3 * normal(3, copies)
+def test_copied_training_images_are_flagged_even_if_few_or_mirrored(copies, mirrored):
+    train, fake = with_mirrors(normal(0, 800)), normal(2, 400)
+    fake[:copies] = train.view(2, 800, -1)[int(mirrored), :copies] + 1e-3 * normal(3, copies)
     result = memorisation(train, normal(1, 200), fake, shown=8)
     assert result.ratio.high < 0.5
     assert set(result.samples) <= set(range(copies))
@@ -130,12 +139,65 @@ def test_copied_training_images_are_flagged_even_if_few(copies):
 
 
 def test_without_heldout_images_nothing_is_said_of_copies():
-    result = memorisation(normal(0, 80), normal(1, 199), normal(2, 40), shown=8)
+    result = memorisation(with_mirrors(normal(0, 80)), normal(1, 199), normal(2, 40), shown=8)
     assert result.ratio is None and "199 held-out images" in result.reason
     assert len(result.samples) == 8
 
 
-def test_duplicates_in_the_data_are_told():
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_held_out_duplicates_of_training_images_are_left_out(mirrored):
+    """A few of them would set the distance that is usual to nearly 0, and pass any model."""
+    train, heldout, fake = with_mirrors(normal(0, 800)), normal(1, 240), normal(2, 400)
+    alone = memorisation(train, heldout[8:], fake, shown=8)
+    heldout[:8] = train.view(2, 800, -1)[int(mirrored), 100:108]
+    result = memorisation(train, heldout, fake, shown=8)
+    assert (result.ratio, result.duplicates, alone.duplicates) == (alone.ratio, 8, 0)
+
+
+def test_too_many_duplicates_leave_nothing_to_compare_with():
     train = normal(0, 300)
-    result = memorisation(train, train[:200], normal(2, 40), shown=8)
-    assert result.ratio is None and "copies" in result.reason
+    result = memorisation(with_mirrors(train), train[:220], normal(2, 40), shown=8)
+    assert result.ratio is None and "0 held-out images, without 220 that are duplicates" in result.reason
+
+
+def test_identical_images_throughout_are_no_crash():
+    same = torch.ones(300, 4)
+    result = memorisation(torch.cat([same, same]), same, same, shown=8)
+    assert result.ratio is None and result.duplicates == 300
+
+
+def every(fake):
+    return torch.ones(1, len(fake), dtype=torch.bool)
+
+
+def test_density_and_coverage_by_hand():
+    """Balls around 0, 1, 3, 6, 10 and 20 reach to the fifth neighbour: 20, 19, 17, 14, 10, 20; the edge is outside."""
+    real = torch.tensor([[0.0], [1.0], [3.0], [6.0], [10.0], [20.0]])
+    fake = torch.tensor([[-4.0], [0.0], [40.0]])
+    # -4 lies in the balls of 0, 1, 3, 6; 0 in those of 0, 1, 3, 6 (10 and 20 have it at their edge); 40 in none (edge).
+    density, coverage = density_coverage(real, fake, every(fake))
+    assert density.item() == pytest.approx((4 + 4) / (5 * 3)) and coverage.item() == pytest.approx(4 / 6)
+
+
+def test_density_and_coverage_of_a_part_are_those_of_the_part_alone():
+    real, fake = normal(0, 1500), normal(1, 300, scale=0.8)
+    half = torch.arange(300) % 2 == 0
+    both = density_coverage(real, fake, torch.stack([every(fake)[0], half]))
+    alone = density_coverage(real, fake[half], every(fake[half]))
+    assert [found[1].item() for found in both] == [found.item() for found in alone]
+
+
+def test_recall_and_coverage_vary_with_the_samples_and_density_with_them():
+    """The spread of many independent sets of samples, which the intervals of one set stand for."""
+    real = normal(0, 600)
+    drawn = [evaluate(real, normal(100 + k, 200))["scores"] for k in range(12)]
+    for name in ("recall", "density", "coverage"):
+        spread = np.std([scores[name]["value"] for scores in drawn], ddof=1)
+        width = np.mean([scores[name]["high"] - scores[name]["low"] for scores in drawn]) / (2 * 1.96)
+        assert 0.5 < width / spread < 2, name
+
+
+def test_nothing_recalled_is_still_an_interval():
+    scores = evaluate(normal(0, 100), normal(1, 50) + 100)["scores"]
+    for name in ("recall", "coverage"):
+        assert scores[name]["value"] == scores[name]["low"] == 0 < scores[name]["high"] < 0.1

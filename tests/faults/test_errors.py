@@ -58,8 +58,8 @@ def run(command: str, place: Place) -> None:
 
 def outputs(place: Place) -> dict[str, bytes]:
     """All files where a declared output should be."""
-    folders = [place.root / out for outs in OUTS.values() for out in outs]
-    return {str(file): file.read_bytes() for folder in folders for file in folder.rglob("*") if file.is_file()}
+    places = [place.root / out for outs in OUTS.values() for out in outs]
+    return {str(f): f.read_bytes() for out in places for f in (out, *out.rglob("*")) if f.is_file()}
 
 
 def complaint(case: Case, place: Place, capsys: pytest.CaptureFixture) -> tuple[str, int]:
@@ -79,7 +79,7 @@ def complaint(case: Case, place: Place, capsys: pytest.CaptureFixture) -> tuple[
     assert "Traceback" not in printed
     if code:
         left = {name for name in outputs(place) if name not in already} - {
-            str(place.root / "data/weights/weights.json")
+            str(place.root / "data/weights/fetched/weights.json")
         }
         assert left == set(), "half-written outputs"
     said = printed[printed.index("error: ") + 7 :].rstrip("\n") if code else ""

@@ -96,7 +96,7 @@ def test_names_of_classes_are_text_in_a_browser(root, tmp_path):
 
 
 def test_the_report_leads_to_the_list_of_what_was_skipped(root):
-    assert "[1 more](explore/skipped.txt) could not be read" in (root / "reports/fid.md").read_text(encoding="utf-8")
+    assert "[1 more](explore/skipped.txt) could not be used" in (root / "reports/fid.md").read_text(encoding="utf-8")
     listed = (root / "reports/explore/skipped.txt").read_text(encoding="utf-8")
     assert listed == f"{HOSTILE[0]}/<img src=x>.jpg: it is none of the known formats\n"
 

@@ -59,7 +59,7 @@ def test_a_bad_parameter_ends_in_one_sentence_before_any_work(fresh):
     params.write_text(good)
     assert "params.yaml: schedule: found 'bogus', choose 'linear', 'cosine' or 'sigmoid'" in output
     assert "exited with 2" in output and "Traceback" not in output
-    assert stages_run(output) == ["download"] and not (fresh / "data/raw").exists()
+    assert stages_run(output) == ["download"] and not (fresh / "data/raw/fetched").exists()
 
 
 def test_the_model_on_disk_is_the_average_that_training_reports(reproduced):
@@ -216,10 +216,10 @@ def test_inception_scores_come_from_the_weights_file(reproduced, inception_weigh
     """Random weights in the real file format, laid where `download` puts the real ones, which a test cannot fetch."""
     params = reproduced / "params.yaml"
     params.write_text(params.read_text().replace("extractor: efficientnet_lite0", "extractor: inception"))
-    (reproduced / "data/weights/weights.json").write_text(
+    (reproduced / "data/weights/fetched/weights.json").write_text(
         json.dumps({"extractor": "inception", "file": inception_weights.name, "sha256": "", "origin": "random"})
     )
-    shutil.copy(inception_weights, reproduced / "data/weights")
+    shutil.copy(inception_weights, reproduced / "data/weights/fetched")
     assert "holds features of efficientnet_lite0" in call(reproduced, "python", "-m", "stages.fid", check=False)
     for stage in ("reference", "fid", "report"):
         call(reproduced, "python", "-m", f"stages.{stage}")

@@ -162,7 +162,7 @@ def test_a_network_that_sees_all_images_and_a_short_process_are_described_too(tm
     params["train"]["flip"] = False
     files = explored(tmp_path / "a", parse_config(params), packed(4, ["one class"]), monkeypatch)
     page = files["reports/explore.md"].decode()
-    assert "`data.holdout` is 0, so all 4 images train" in page and "reports/explore/heldout.png" not in files
+    assert "`data.holdout` is 0, so all 4 images train" in page and "explore/heldout.png" not in page
     assert "mirrored" not in page and "| ᾱ at step | 0 | 1 |" in page and "| class |" not in page
 
 

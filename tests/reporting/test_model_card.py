@@ -115,9 +115,9 @@ def test_only_scores_of_these_very_weights_are_shown(card, tmp_path):
     sha256 = hashlib.sha256((tmp_path / "models/model.safetensors").read_bytes()).hexdigest()
     torch.manual_seed(0)  # the same weights again
     _, text = card(SCORES | {"model_sha256": sha256})
-    assert "| FID (lower is better) | **12.35** | 12.10 to 12.60 |" in text
-    assert "| FID (lower is better) | 5.10 (5.00 to 5.20) | 14.50 |" in text
+    assert "| FID (lower is better) | **12.35** | 12.10 to 12.60 | 14.50 | 5.10 (5.00 to 5.20) |\n" in text
     assert "| KID × 1000 (lower is better) | **6.70** | 6.10 to 7.30 |" in text
+    assert "> Not yet photographs: FID 14.5, where as many photographs score 5.1." in text
     assert "10000 samples (sampler ddim, steps 100, seed 0) against 8189 real images" in text
     assert "Not scored" not in text and "Memorisation was not examined" not in text
     assert "float16" not in text

@@ -1,12 +1,14 @@
 """The key of a stage changes with its inputs, and with nothing else."""
 
 import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ddpm.runtime.errors import InputError
-from ddpm.runtime.lineage import stage_key
+from ddpm.runtime.lineage import origin, stage_key
 
 PIPELINE = """
 stages:
@@ -131,3 +133,40 @@ def test_what_is_missing_is_named(repository: Path, stage: str, old: str, new: s
 def test_a_missing_pipeline_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"dvc\.yaml"):
         key(tmp_path)
+
+
+@pytest.fixture
+def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Git in an empty folder, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_EXP_BASELINE_REV", raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    return lambda *words: subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *words], check=True)
+
+
+def test_a_run_without_a_commit_says_why(git, monkeypatch, capsys) -> None:
+    def fault(words: str) -> str:
+        tags = origin()
+        assert "git.commit" not in tags and "git.modified" not in tags
+        assert tags["git.fault"].startswith(words)
+        said = f"git: {tags['git.fault']}; so this run is recorded without a commit\n"
+        assert capsys.readouterr().out == ("" if words.startswith("not ") else said)
+        return tags["git.fault"]
+
+    fault("not a git repository")  # but a copy of the code
+    git("init", "-q")
+    fault("there is no commit yet")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    assert origin()["git.modified"] == "false" and "git.fault" not in origin()
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own, for its tests
+    assert f"git config --global --add safe.directory {Path.cwd()}" in fault("detected dubious ownership")
+    monkeypatch.setenv("PATH", str(Path.cwd()))
+    fault("not installed")
+
+
+def test_the_commit_of_an_experiment_is_recorded_also_where_git_cannot_compare(git, monkeypatch, capsys) -> None:
+    git("init", "-q")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "a" * 40)
+    tags = origin()
+    assert tags["git.commit"] == "a" * 40 and "git.modified" not in tags
+    assert "without its changes" in capsys.readouterr().out

@@ -56,9 +56,11 @@ def make_workspace(root: Path, config: Config, images: int, monkeypatch: pytest.
     Path("params.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     packed = random_images(config, images)
     packed.save(Path("data/processed"))
-    for name in ("reference", "weights"):
-        Path("data", name).mkdir()
-    save_array(Path("data/reference/features.npy"), extract(packed.images, FewFeatures().requires_grad_(False), 8))
+    for name in ("reference", "weights/fetched"):
+        Path("data", name).mkdir(parents=True)
+    for view, pictures in (("features", packed.images), ("mirrored", packed.images[:, :, ::-1])):
+        features = extract(pictures, FewFeatures().requires_grad_(False), 8)
+        save_array(Path(f"data/reference/{view}.npy"), features)
     Path("data/reference/reference.json").write_text(json.dumps({"extractor": "efficientnet_lite0"}))
     record = {"extractor": "efficientnet_lite0", "file": "none", "sha256": "0" * 64, "origin": "a test"}
-    Path("data/weights/weights.json").write_text(json.dumps(record))
+    Path("data/weights/fetched/weights.json").write_text(json.dumps(record))

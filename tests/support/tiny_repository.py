@@ -112,5 +112,5 @@ def make_repository(root: Path, restless: bool = False, **params: object) -> Pat
 def digests(root: Path, stage: str) -> dict[str, str]:
     """Checksums of the stage's outputs, by file."""
     outs = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][stage]["outs"]
-    files = [file for out in outs for file in (root / out).rglob("*") if file.is_file()]
+    files = [file for out in outs for file in (root / out, *(root / out).rglob("*")) if file.is_file()]
     return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

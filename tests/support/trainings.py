@@ -48,6 +48,7 @@ def settings(**changes) -> TrainConfig:
         "batch_size": 16, "lr": 2e-3, "weight_decay": 0.0, "warmup_steps": 10, "grad_clip": 1.0,
         "ema_decay": 0.99, "flip": True, "precision": "fp32", "deterministic": False, "log_every": 10,
         "label_dropout": 0.1,
+        "ema_length": 0.0, "lr_decay": 0.0, "timesteps": "uniform",
         "min_snr": 0.0, "augment": 0.0, "accumulate": 1, "checkpoint_activations": False, "compile": False,
     }  # fmt: skip
     return TrainConfig(**defaults | changes)

@@ -10,22 +10,40 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from PIL import Image
 
+from ddpm.data.class_names import composed
 from ddpm.data.downloads import Remote
+from ddpm.data.sources.kinds import FORMATS, left_out
 from ddpm.data.sources.source import Item
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.progress import progress_bar
+from ddpm.runtime.stage_files import load_json
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-# Not all that Pillow knows: it hands some formats to other programs, such as Ghostscript.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_BYTES = 1 << 30  # of a file; far above any photograph
 FLAT_CLASS = "images"  # class of the images that lie in the folder itself
+# Folders in which storage systems keep thumbnails, deleted and lost files (Synology, QNAP, Windows, Linux, macOS), in
+# lower case.
+SYSTEM_FOLDERS = (
+    *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin", "recycler"),
+    *("system volume information", "lost+found", "__macosx", "network trash folder", "temporary items"),
+)
+SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}  # no names of classes
 FIELDS: list[object] = ["id", "label", "bytes", "sha256"]
+
+
+class Found(NamedTuple):
+    """Files below a folder.
+
+    ids: of the images, sorted by code point so that no locale changes the order.
+    left_out: what looks like an image and is not used, and system folders: {id, reason} of each, as sorted.
+    """
+
+    ids: list[str]
+    left_out: list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -45,8 +63,8 @@ class Folder:
         return []
 
     def fetch(self) -> None:
-        """Write the manifest: id, label, bytes and sha256 of every image."""
-        ids = self._find()
+        """Write the manifest: id, label, bytes and sha256 of every image; and print what is left out."""
+        ids, omitted = self.find()
         classes = _classes(ids)
         rows: list[list[object]] = [FIELDS]
         with progress_bar(len(ids), "checksums") as bar:
@@ -56,9 +74,17 @@ class Folder:
         self.raw.mkdir(parents=True, exist_ok=True)
         with self._manifest.open("w", encoding="utf-8", newline="") as stream:
             csv.writer(stream, lineterminator="\n").writerows(rows)
-        content = {"source": self.name, "count": len(ids), "classes": classes}
+        content = {"source": self.name, "count": len(ids), "classes": classes, "left_out": omitted}
         text = json.dumps(content, indent=2, sort_keys=True) + "\n"
         (self.raw / "source.json").write_text(text, encoding="utf-8")
+        if omitted:
+            print(
+                f"{self.path}: {len(ids):,} images; {len(omitted):,} left out, which the report lists: {_said(omitted)}"
+            )
+
+    def left_out(self) -> list[dict[str, str]]:
+        """List what `fetch` has found that looks like an image and is not used, and system folders."""
+        return load_json(self.raw / "source.json", {"left_out"}, "download")["left_out"]
 
     def __len__(self) -> int:
         """Count the images of the manifest."""
@@ -71,7 +97,7 @@ class Folder:
     def items(self) -> Iterator[Item]:
         """Yield the images of the manifest in order of their ids; payload is the sha256."""
         rows = self._rows()
-        if changed := {row["id"] for row in rows} ^ set(self._find()):
+        if changed := {row["id"] for row in rows} ^ set(self.find().ids):
             raise self._changed(self.path / min(changed))
         for row in rows:
             yield Item(row["id"], row["label"], row["sha256"])
@@ -103,27 +129,48 @@ class Folder:
         except (ValueError, TypeError, csv.Error) as error:
             raise InputError(f"{self._manifest}: damaged ({error}); run `dvc repro --force download`") from None
 
-    def _find(self) -> list[str]:
-        """List the ids of all images below the folder, sorted by code point so that no locale changes the order."""
+    def find(self) -> Found:
+        """Look at the first bytes of every file below the folder that is not hidden.
+
+        Raises:
+            InputError: there is no such folder, it cannot be read, it holds no image that can be decoded, or its
+                sub-folders are splits and no classes.
+        """
         if not self.path.is_dir():
             raise InputError(f"data.path: {self.path} is no folder; name the folder that holds your images")
-        ids = sorted(
-            (parent / name).relative_to(self.path).as_posix()
-            for parent, files in _walk(self.path)
-            for name in files
-            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-        )
+        ids, omitted = [], []
+        for parent, files, system in _walk(self.path):
+            under = parent.relative_to(self.path)
+            omitted += [_omitted((under / name).as_posix(), "a folder of the storage system") for name in system]
+            for name in files:
+                reason = None if name.startswith(".") else left_out(parent / name)
+                if reason:
+                    omitted.append(_omitted((under / name).as_posix(), reason))
+                elif reason == "":
+                    ids.append((under / name).as_posix())
+        omitted.sort(key=lambda one: one["id"])
         if not ids:
-            raise InputError(
-                f"data.path: {self.path} holds no image; put files there that end in {' '.join(EXTENSIONS)}"
-            )
+            others = f" that can be decoded; {len(omitted)} left out: {_said(omitted)}" if omitted else ""
+            raise InputError(f"data.path: {self.path} holds no image{others or '; put photographs there'}")
         for name in ids:
             # Control characters, and bytes that are not UTF-8, would not survive a CSV file, or act on a terminal.
             if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
                 raise InputError(
                     f"data.path: {self.path} holds {name!a}; rename it without control characters, in UTF-8"
                 )
-        return ids
+        self._refuse_splits(ids)
+        return Found(sorted(ids), omitted)
+
+    def _refuse_splits(self, ids: list[str]) -> None:
+        """Refuse folders such as train/rose and test/rose: `train` and `test` would be the classes."""
+        names = set(_classes(ids)) - {FLAT_CLASS}
+        nested = any(name.count("/") > 1 for name in ids)
+        if names and {name.lower() for name in names} <= SPLITS and (len(names) > 1 or nested):
+            first = max(names, key=lambda name: name.lower().startswith("train"))
+            raise InputError(
+                f"data.path: the sub-folders of {self.path} are {', '.join(sorted(names))}, which are splits and no "
+                f"classes; name one of them, such as {self.path / first}, or put the classes side by side in one folder"
+            )
 
     def _changed(self, file: Path) -> InputError:
         return InputError(f"{file}: changed since `download`; run `dvc repro --force download`")
@@ -142,8 +189,25 @@ def _measure(file: Path) -> tuple[int, str]:
         raise InputError(f"{file}: cannot be read ({error.strerror}); repair or remove it") from None
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield every folder that is not hidden with the names of its files, each once however many links lead to it.
+def _omitted(name: str, reason: str) -> dict[str, str]:
+    return {"id": name if name.isprintable() else ascii(name), "reason": reason}
+
+
+def _said(omitted: list[dict[str, str]]) -> str:
+    """Name the first of what is left out for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for one in omitted:
+        by_reason.setdefault(one["reason"], []).append(one["id"])
+    named = (
+        f"{ids[0]}{f' and {len(ids) - 1:,} more' if len(ids) > 1 else ''} ({why})" for why, ids in by_reason.items()
+    )
+    return ", ".join(named)
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield every folder that is not hidden or the system's, with the names of its files and of its system folders.
+
+    Each comes once, however many links lead to it.
 
     Links are followed: data sets are often put together from links to folders elsewhere.
     """
@@ -156,11 +220,12 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
             continue
         visited.add((status.st_dev, status.st_ino))
         # A folder before the links beside it, so that its images get its own name, whatever order the disk lists.
+        system = [name for name in folders if name.lower() in SYSTEM_FOLDERS]
         folders[:] = sorted(
-            (name for name in folders if not name.startswith(".")),
+            (name for name in folders if not name.startswith(".") and name not in system),
             key=lambda name: ((folder / name).is_symlink(), name),
         )
-        yield folder, files
+        yield folder, files, system
 
 
 def _refuse(error: OSError) -> None:
@@ -168,8 +233,9 @@ def _refuse(error: OSError) -> None:
 
 
 def _class_of(name: str) -> str:
+    """First sub-folder; one name in two Unicode forms is one class, as it looks."""
     parts = PurePosixPath(name).parts
-    return parts[0] if len(parts) > 1 else FLAT_CLASS
+    return composed(parts[0]) if len(parts) > 1 else FLAT_CLASS
 
 
 def _classes(ids: list[str]) -> list[str]:

@@ -32,11 +32,16 @@ class Source(Protocol):
         """What `fetch` needs from the network."""
 
     def fetch(self) -> None:
-        """Write into data/raw what the other methods need, and always a `source.json`; only this may use the network.
+        """Write into data/raw/fetched what the other methods need, and always a `source.json`.
+
+        Only this may use the network.
 
         Raises:
             InputError: the images cannot be had.
         """
+
+    def left_out(self) -> list[dict[str, str]]:
+        """List the files that look like images and are no items: {id, reason} of each."""
 
     def __len__(self) -> int:
         """Count the items."""
@@ -48,7 +53,7 @@ class Source(Protocol):
         """Yield every item, always in the same order.
 
         Raises:
-            InputError: data/raw does not hold what `fetch` wrote.
+            InputError: data/raw/fetched does not hold what `fetch` wrote.
         """
 
     def open(self, item: Item) -> Image.Image:

@@ -32,6 +32,10 @@ class Synthetic:
         self.raw.mkdir(parents=True, exist_ok=True)
         (self.raw / "source.json").write_text(json.dumps({"source": self.name}) + "\n", encoding="utf-8")
 
+    def left_out(self) -> list[dict[str, str]]:
+        """List nothing."""
+        return []
+
     def __len__(self) -> int:
         """Count the pictures."""
         return self.count

@@ -9,7 +9,7 @@ from ddpm.evaluation.intervals import from_blocks
 
 # What a score depends on beside the model: only runs that agree in all of these are compared.
 PROTOCOL = ["extractor", "weights", "data", "reference", "samples"]
-SCORES = ("fid", "kid", "precision", "recall", "memorisation")
+SCORES = ("fid", "kid", "coverage", "recall", "density", "precision", "memorisation")
 AXES = ["schedule", "epochs"]  # rows and columns of a table
 SAMPLER = ["params.sample.sampler", "params.sample.steps"]  # what a table is called by
 # Parameters that are told otherwise, or decide no score.

@@ -11,7 +11,8 @@ from ddpm.reporting.report import plain
 
 MARKS = {"best": "**{}**", "tied": "≈ {}", "": "{}"}
 NOTHING = "–"
-OTHERS = {"kid": "KID × 1000", "precision": "precision", "recall": "recall", "memorisation": "memorisation"}
+OTHERS = {"kid": "KID × 1000"} | {name: name for name in ("coverage", "recall", "density", "precision", "memorisation")}
+FLATTERING = ("density", "precision")  # above real photographs' own: blur or too little variety
 
 
 def span(low: float, high: float) -> str:
@@ -51,7 +52,11 @@ def _score(cell: dict[Any, Any], name: str) -> str:
     if pd.isna(value):
         return NOTHING
     interval = "" if pd.isna(low) or pd.isna(high) else f" ({low:.2f} to {high:.2f})"
-    return f"{value:.2f}{interval}" + (f", {cell['seeds']} seeds" if cell["seeds"] > 1 and name == "fid" else "")
+    above = name in FLATTERING and value > cell[f"{name}_floor"]  # false where the floor is not known
+    warned = f", above photographs' {cell[f'{name}_floor']:.2f}: blur or too little variety" * above
+    return f"{value:.2f}{interval}{warned}" + (
+        f", {cell['seeds']} seeds" if cell["seeds"] > 1 and name == "fid" else ""
+    )
 
 
 def _hours(hours: float) -> str:

@@ -7,6 +7,7 @@ prints it.
 from tests.support.cases.archives import ARCHIVES
 from tests.support.cases.case import Case
 from tests.support.cases.checkpoints import CHECKPOINTS
+from tests.support.cases.collected import COLLECTED
 from tests.support.cases.images import IMAGES
 from tests.support.cases.memory import MEMORY
 from tests.support.cases.models import MODELS
@@ -19,7 +20,7 @@ from tests.support.cases.values import VALUES
 
 CASES: dict[str, list[Case]] = {
     "params.yaml": [*PARAMETERS, *VALUES],
-    "Images": [*IMAGES, *ODD_IMAGES],
+    "Images": [*IMAGES, *ODD_IMAGES, *COLLECTED],
     "Download": DOWNLOADS,
     "The archive of Flowers-102": ARCHIVES,
     "Models": MODELS,

@@ -32,7 +32,7 @@ def archive(*extra: tuple, numbers=NUMBERS, labels=(1, 2, 3, 4, 5, 102), splits=
     def prepare(place: Place) -> None:
         from scipy.io import savemat
 
-        raw = place.root / "data/raw"
+        raw = place.root / "data/raw/fetched"
         raw.mkdir(parents=True)
         place.params["data"] |= {"image_size": 16, "splits": ["train"]}
         savemat(raw / "imagelabels.mat", {"labels": np.array([labels])})
@@ -48,7 +48,7 @@ def archive(*extra: tuple, numbers=NUMBERS, labels=(1, 2, 3, 4, 5, 102), splits=
 def damaged(name: str, change: Callable[[bytes], bytes]) -> Callable[[Place], None]:
     def prepare(place: Place) -> None:
         archive()(place)
-        file = place.root / "data/raw" / name
+        file = place.root / "data/raw/fetched" / name
         file.write_bytes(change(file.read_bytes()))
 
     return prepare
@@ -59,7 +59,7 @@ def unpacks_to_a_gigabyte(place: Place) -> None:
     place.patch.setattr("ddpm.data.sources.flowers102.MAX_BYTES", 5_000_000)  # or the test would take seconds
     info = tarfile.TarInfo("zeros")
     info.size = 1 << 40
-    with gzip.open(place.root / "data/raw/102flowers.tgz", "wb", compresslevel=1) as file:
+    with gzip.open(place.root / "data/raw/fetched/102flowers.tgz", "wb", compresslevel=1) as file:
         file.write(info.tobuf())
         file.write(bytes(6_000_000))
 
@@ -93,40 +93,40 @@ ARCHIVES = [
         "not there",
         lambda place: None,
         (
-            "data/raw/imagelabels.mat: cannot be read ([Errno 2] No such file or directory: "
-            "'data/raw/imagelabels.mat'); run `dvc repro --force download`"
+            "data/raw/fetched/imagelabels.mat: cannot be read ([Errno 2] No such file or directory: "
+            "'data/raw/fetched/imagelabels.mat'); run `dvc repro --force download`"
         ),
         run="preprocess",
     ),
     Case(
         "empty",
         damaged("102flowers.tgz", lambda data: b""),
-        ("data/raw/102flowers.tgz: cannot be read (…); run `dvc repro --force download`"),
+        ("data/raw/fetched/102flowers.tgz: cannot be read (…); run `dvc repro --force download`"),
         run="preprocess",
     ),
     Case(
         "a web page",
         damaged("102flowers.tgz", lambda data: b"<html>"),
-        ("data/raw/102flowers.tgz: cannot be read (…); run `dvc repro --force download`"),
+        ("data/raw/fetched/102flowers.tgz: cannot be read (…); run `dvc repro --force download`"),
         run="preprocess",
     ),
     Case(
         "cut in half",
         damaged("102flowers.tgz", lambda data: data[: len(data) // 2]),
-        ("data/raw/102flowers.tgz: cannot be read (…); run `dvc repro --force download`"),
+        ("data/raw/fetched/102flowers.tgz: cannot be read (…); run `dvc repro --force download`"),
         run="preprocess",
     ),
     Case(
         "a flipped bit",
         damaged("102flowers.tgz", lambda data: data[:300] + bytes([data[300] ^ 1]) + data[301:]),
-        ("data/raw/102flowers.tgz: cannot be read (…); run `dvc repro --force download`"),
+        ("data/raw/fetched/102flowers.tgz: cannot be read (…); run `dvc repro --force download`"),
         run="preprocess",
     ),
     Case(
         "without two of the images",
         archive(numbers=range(1, 5)),
         (
-            "data/raw/102flowers.tgz: cannot be read (2 images are missing, the first is number 5); run `dvc "
+            "data/raw/fetched/102flowers.tgz: cannot be read (2 images are missing, the first is number 5); run `dvc "
             "repro --force download`"
         ),
         run="preprocess",
@@ -135,15 +135,18 @@ ARCHIVES = [
         "a member of a terabyte, of zeros",
         unpacks_to_a_gigabyte,
         (
-            "data/raw/102flowers.tgz: cannot be read (it unpacks to more than 5000000 bytes); run `dvc repro "
-            "--force download`"
+            "data/raw/fetched/102flowers.tgz: cannot be read (it unpacks to more than 5000000 bytes); "
+            "run `dvc repro --force download`"
         ),
         run="preprocess",
     ),
     Case(
         "too many files",
         many_files,
-        ("data/raw/102flowers.tgz: cannot be read (it holds more than 50 files); run `dvc repro --force download`"),
+        (
+            "data/raw/fetched/102flowers.tgz: cannot be read (it holds more than 50 files); "
+            "run `dvc repro --force download`"
+        ),
         run="preprocess",
     ),
     Case(
@@ -158,34 +161,40 @@ ARCHIVES = [
     Case(
         "`imagelabels.mat`: cut in half",
         damaged("imagelabels.mat", lambda data: data[: len(data) // 2]),
-        ("data/raw/imagelabels.mat: cannot be read (…); run `dvc repro --force download`"),
+        ("data/raw/fetched/imagelabels.mat: cannot be read (…); run `dvc repro --force download`"),
         run="preprocess",
     ),
     Case(
         "`imagelabels.mat`: a class 103",
         archive(labels=(1, 2, 3, 4, 5, 103)),
         (
-            "data/raw/imagelabels.mat: cannot be read (labels reach from 1 to 103, not 1 to 102); run `dvc repro "
-            "--force download`"
+            "data/raw/fetched/imagelabels.mat: cannot be read (labels reach from 1 to 103, not 1 to 102); "
+            "run `dvc repro --force download`"
         ),
         run="preprocess",
     ),
     Case(
         "`setid.mat`: an image 7 of 6",
         archive(splits=range(2, 8)),
-        ("data/raw/setid.mat: cannot be read (images reach from 2 to 7, not 1 to 6); run `dvc repro --force download`"),
+        (
+            "data/raw/fetched/setid.mat: cannot be read (images reach from 2 to 7, not 1 to 6); "
+            "run `dvc repro --force download`"
+        ),
         run="preprocess",
     ),
     Case(
         "`setid.mat`: an image 0",
         archive(splits=range(6)),
-        ("data/raw/setid.mat: cannot be read (images reach from 0 to 5, not 1 to 6); run `dvc repro --force download`"),
+        (
+            "data/raw/fetched/setid.mat: cannot be read (images reach from 0 to 5, not 1 to 6); "
+            "run `dvc repro --force download`"
+        ),
         run="preprocess",
     ),
     Case(
         "`setid.mat`: without the list of a split",
         damaged("setid.mat", lambda data: data.replace(b"trnid", b"train")),
-        ("data/raw/setid.mat: cannot be read (…); run `dvc repro --force download`"),
+        ("data/raw/fetched/setid.mat: cannot be read (…); run `dvc repro --force download`"),
         run="preprocess",
     ),
     Case(

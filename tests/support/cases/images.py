@@ -139,7 +139,7 @@ IMAGES = [
     Case(
         "a folder without an image",
         empty_folder,
-        ("data.path: photos holds no image; put files there that end in .jpg .jpeg .png .webp .bmp .gif .tif .tiff"),
+        ("data.path: photos holds no image; put photographs there"),
         run="download",
     ),
     Case(
@@ -269,16 +269,16 @@ IMAGES = [
     Case(
         "a damaged manifest",
         photographs,
-        ("data/raw/manifest.csv: damaged (…); run `dvc repro --force download`"),
+        ("data/raw/fetched/manifest.csv: damaged (…); run `dvc repro --force download`"),
         run=BOTH,
-        between=lambda p: Path("data/raw/manifest.csv").write_bytes(b"id,label\nx,\xff\n"),
+        between=lambda p: Path("data/raw/fetched/manifest.csv").write_bytes(b"id,label\nx,\xff\n"),
     ),
     Case(
         "the manifest of another folder",
         photographs,
         ("photos/../../x.png: changed since `download`; run `dvc repro --force download`"),
         run=BOTH,
-        between=lambda p: Path("data/raw/manifest.csv").write_text(
+        between=lambda p: Path("data/raw/fetched/manifest.csv").write_text(
             "id,label,bytes,sha256\n" + "../../x.png,0,1,0\n" * 5
         ),
     ),

@@ -110,7 +110,7 @@ def local(content: bytes | None) -> Callable[[Place], None]:
 
 
 def arrived(place: Place) -> bool:
-    return Path("data/weights/inception.pth").read_bytes() == CONTENT and [f.name for f in STORE.iterdir()] == [
+    return Path("data/weights/fetched/inception.pth").read_bytes() == CONTENT and [f.name for f in STORE.iterdir()] == [
         "inception.pth"
     ]
 

@@ -27,7 +27,8 @@ def ready(change: Callable[[], object] = lambda: None, **params: object) -> Call
             folder.mkdir(parents=True)
         np.save(SAMPLES / "samples.npy", np.zeros((5, 16, 16, 3), np.uint8))
         (SAMPLES / "origin.json").write_text(json.dumps({"model_sha256": "0", "options": {}}))
-        np.save(REFERENCE / "features.npy", np.zeros((6, 1280), np.float32))
+        for name in ("features", "mirrored"):
+            np.save(REFERENCE / f"{name}.npy", np.zeros((6, 1280), np.float32))
         (REFERENCE / "reference.json").write_text(json.dumps({"extractor": "efficientnet_lite0"}))
         change()
 
@@ -60,6 +61,12 @@ SCORED = [
     Case(
         "features of other images",
         ready(array(REFERENCE / "features.npy", np.zeros((4, 1280), np.float32))),
+        "data/reference: holds 4 images, not the 6 of data/processed; run `dvc repro`",
+        run="fid",
+    ),
+    Case(
+        "mirrored features of other images",
+        ready(array(REFERENCE / "mirrored.npy", np.zeros((4, 1280), np.float32))),
         "data/reference: holds 4 images, not the 6 of data/processed; run `dvc repro`",
         run="fid",
     ),

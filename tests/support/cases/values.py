@@ -81,7 +81,7 @@ VALUES = [
     ),
     Case("`train.lr: 0`", with_values(train__lr=0), ("params.yaml: train.lr: found 0; it should be greater than 0")),
     Case(
-        "`train.min_snr: off`",
+        "`train.min_snr: false`",
         with_values(train__min_snr=False),
         ("params.yaml: train.min_snr: found False; it should be a number"),
     ),
@@ -93,7 +93,7 @@ VALUES = [
     Case(
         "`train.flip: 1`",
         with_values(train__flip=1),
-        ("params.yaml: train.flip: found 1; it should be a valid boolean"),
+        ("params.yaml: train.flip: found 1; it should be a valid boolean, true or false"),
     ),
     Case(
         "`train.augment: true`",
