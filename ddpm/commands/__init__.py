@@ -3,4 +3,16 @@
 They know nothing of the stages, and no other room knows of them.
 """
 
-__all__ = ["checks", "compare", "doctor", "estimate", "export", "sample", "sync", "use"]
+__all__ = [
+    "checks",
+    "compare",
+    "doctor",
+    "estimate",
+    "export",
+    "foresee",
+    "gpu_forecast",
+    "gpus",
+    "sample",
+    "sync",
+    "use",
+]

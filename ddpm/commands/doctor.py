@@ -21,17 +21,29 @@ CLASSES = 102  # of the random images; their number costs nothing
 
 def add_parser(commands: Any) -> None:
     """Add the command to those of `python -m ddpm`."""
-    commands.add_parser("doctor", help=HELP, description=HELP).set_defaults(action=doctor)
+    parser = commands.add_parser("doctor", help=HELP, description=HELP)
+    parser.set_defaults(action=doctor)
+    parser.add_argument("--gpu", metavar="NAME", help="compute it for a GPU that is not here, such as 'RTX 3080 Ti'")
+    parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="of a GPU that --gpu does not know")
+    parser.add_argument("--gpu-tflops", type=float, metavar="TFLOPS", help="its dense bf16 peak, with sums in float32")
+    parser.add_argument("--gpu-bandwidth", type=float, metavar="GB/S", help="of its memory")
 
 
-def doctor(_arguments: argparse.Namespace) -> None:
+def doctor(arguments: argparse.Namespace) -> None:
     """Print a line per check and per stage; no data are needed, and nothing is written.
 
     Raises:
-        InputError: params.yaml cannot be used.
+        InputError: params.yaml cannot be used, or the GPU that is asked for is not known.
         RunError: there is a problem.
     """
     config = load_config()
+    asked = (arguments.gpu, arguments.gpu_memory, arguments.gpu_tflops, arguments.gpu_bandwidth)
+    if any(value is not None for value in asked):
+        from ddpm.commands.gpu_forecast import tell
+        from ddpm.commands.gpus import find_gpu
+
+        tell(config, find_gpu(*asked))
+        return
     from ddpm.commands.checks import count_images, run_checks
     from ddpm.commands.estimate import random_images
     from ddpm.runtime.devices import choose_device, describe

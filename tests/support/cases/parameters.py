@@ -184,4 +184,25 @@ PARAMETERS = [
         text("%YAML 1.1\n---\nseed: 010\n"),
         "params.yaml: it asks for %YAML 1.1, in which 010 is 8; delete that line",
     ),
+    Case(
+        "`python -m ddpm doctor --gpu 'RTX 9090'`",
+        with_values(),
+        (
+            "--gpu: 'RTX 9090' is not in the table (RTX 3060, RTX 3080 Ti, RTX 3090, RTX 4090, RTX 5090, A100, H100, "
+            "H200); give --gpu-memory, --gpu-tflops, --gpu-bandwidth of it instead"
+        ),
+        run="ddpm doctor --gpu RTX\u00a09090",
+    ),
+    Case(
+        "`python -m ddpm doctor --gpu-memory 12 --gpu-tflops 68`",
+        with_values(),
+        "--gpu: give a name alone, or all three numbers; --gpu-bandwidth missing",
+        run="ddpm doctor --gpu-memory 12 --gpu-tflops 68",
+    ),
+    Case(
+        "`python -m ddpm doctor --gpu-memory 0 --gpu-tflops 68 --gpu-bandwidth 912`",
+        with_values(),
+        "--gpu-memory: found 0, expected a number above 0; see the GPU's data sheet",
+        run="ddpm doctor --gpu-memory 0 --gpu-tflops 68 --gpu-bandwidth 912",
+    ),
 ]
