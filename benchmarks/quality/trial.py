@@ -21,7 +21,7 @@ from ddpm.evaluation.features import weights_file, weights_record
 from ddpm.evaluation.results import reference_features
 from ddpm.network.unet import count_parameters
 from ddpm.runtime.devices import choose_device
-from ddpm.runtime.errors import InputError, RunError
+from ddpm.runtime.errors import InputError, RunError, is_out_of_memory
 from ddpm.runtime.forecast import peak_memory
 from ddpm.runtime.paths import PROCESSED, REFERENCE, REPORTS, WEIGHTS
 from ddpm.runtime.stage_files import load_json
@@ -56,7 +56,9 @@ def trial(params: dict[str, Any], minutes: float, place: str, rate: float | None
     with workspace({name: value for name, value in params.items() if name not in NOT_TRAINING}, minutes, place):
         try:
             return _trial(params, minutes, rate)
-        except (RunError, torch.OutOfMemoryError) as error:
+        except (RunError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, RunError) and not is_out_of_memory(error):
+                raise
             return {"failed": str(error).splitlines()[0]}
         finally:
             _forget()

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 
 from benchmarks import RESULTS, machine, spread, write
@@ -14,7 +13,7 @@ from ddpm.commands.estimate import random_images, seconds_of
 from ddpm.config import Config, load_config, parse_config
 from ddpm.reporting.figures import default_style, save
 from ddpm.runtime.devices import choose_device
-from ddpm.runtime.errors import InputError
+from ddpm.runtime.errors import InputError, unless_too_large
 from ddpm.training.setup import prepare
 
 FACTORS = {"batch": (0.25, 0.5, 1, 2), "width": (0.5, 1, 2), "resolution": (0.5, 1, 2)}
@@ -79,20 +78,21 @@ def scaled(config: Config, axis: str, factor: float, batch_size: int | None) -> 
 
 def rates(config: Config, steps: int, rounds: int) -> dict[str, float] | None:
     """Images per second over several rounds of random images; None where the memory does not suffice."""
+    return unless_too_large(lambda: _rates(config, steps, rounds))
+
+
+def _rates(config: Config, steps: int, rounds: int) -> dict[str, float]:
     batch, done = config.train.batch_size, 0
-    try:
-        training = prepare(config, random_images(config, 2 * batch), choose_device(config.device))
+    training = prepare(config, random_images(config, 2 * batch), choose_device(config.device))
 
-        def take(count: int) -> None:
-            nonlocal done
-            for _ in range(count):
-                training.train_step(done)
-                done += 1
+    def take(count: int) -> None:
+        nonlocal done
+        for _ in range(count):
+            training.train_step(done)
+            done += 1
 
-        take(2)
-        return spread([steps * batch / seconds_of(lambda: take(steps), training.device) for _ in range(rounds)])
-    except torch.OutOfMemoryError:
-        return None
+    take(2)
+    return spread([steps * batch / seconds_of(lambda: take(steps), training.device) for _ in range(rounds)])
 
 
 @default_style()

@@ -3,12 +3,11 @@
 import argparse
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ddpm.config import Config, load_config
-from ddpm.runtime.errors import InputError, RunError
+from ddpm.runtime.errors import InputError, RunError, unless_too_large
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, which --help should not
     import torch
@@ -74,7 +73,7 @@ def predicted_cost(config: Config, images: int, device: "torch.device") -> "Cost
     """Predict what a training step costs, with so many images in the memory.
 
     Raises:
-        torch.OutOfMemoryError: the batch does not fit into the GPU.
+        RuntimeError: the batch does not fit into the memory, see `errors.is_out_of_memory`.
     """
     from ddpm.commands.estimate import training_cost
     from ddpm.training.batches import streams
@@ -90,22 +89,18 @@ def _estimate(config: Config, images: int, parameters: int) -> bool:
     import torch
 
     device = torch.device(config.device)
-    try:
-        cost = predicted_cost(config, images, device)
-    except torch.OutOfMemoryError:
-        cost = None
-    if cost is None:  # here, because the exception holds on to what has filled the memory
+    cost = unless_too_large(lambda: predicted_cost(config, images, device))
+    if cost is None:
         _too_large(config, device)
         return False
     return all([_training(config, cost, images, parameters), _sampling(config, device), _scoring(config, images)])
 
 
 def _too_large(config: Config, device: "torch.device") -> None:
-    """Say which batch would fit into the GPU."""
+    """Say which batch would fit, compiled if the training will be: without, it would seem to be smaller."""
     from ddpm.commands.estimate import largest_batch
 
-    # Without compilation, which takes a minute for every size, and less memory than going without.
-    build = builder(config.model_copy(update={"train": config.train.model_copy(update={"compile": False})}), device)
+    build = builder(config, device)
     batch, parts = config.train.batch_size, config.train.accumulate
 
     def take(size: int) -> None:
@@ -117,7 +112,7 @@ def _too_large(config: Config, device: "torch.device") -> None:
     remedy = "not even 1 image fits; lower model.channels"
     if fits:
         remedy = f"{fits} fits; set it to that, or train.accumulate to {math.ceil(batch / math.ceil(fits / parts))}"
-    _line("problem", "memory", f"train.batch_size: {batch} images do not fit into this GPU; {remedy}")
+    _line("problem", "memory", f"train.batch_size: {batch} images do not fit into the memory; {remedy}")
 
 
 def _training(config: Config, cost: "Cost", images: int, parameters: int) -> bool:
@@ -146,7 +141,6 @@ def _training(config: Config, cost: "Cost", images: int, parameters: int) -> boo
 
 
 def _sampling(config: Config, device: "torch.device") -> bool:
-    import torch
 
     from ddpm.commands.estimate import largest_batch, random_images, sampling_batch, sampling_seconds
     from ddpm.model.trained import DiffusionModel
@@ -160,16 +154,15 @@ def _sampling(config: Config, device: "torch.device") -> bool:
     def seconds(size: int) -> float:
         return sampling_seconds(model, config.sample, config.seed, size)
 
-    size, taken = sampling_batch(config.sample, device), None
-    with suppress(torch.OutOfMemoryError):
-        taken = seconds(size)
+    size = sampling_batch(config.sample, device)
+    taken = unless_too_large(lambda: seconds(size))
     if taken is None:
         fits = largest_batch(seconds, size)
         if fits is None or config.sample.batch_size != "auto":
             remedy = (
                 f"{fits} fits; set it to that, or to auto" if fits else "not even 1 image fits; lower model.channels"
             )
-            _line("problem", "sample", f"sample.batch_size: {size} images do not fit into this GPU; {remedy}")
+            _line("problem", "sample", f"sample.batch_size: {size} images do not fit into the memory; {remedy}")
             return False
         taken = seconds(fits)
     _line("sample", "time", f"{duration(taken)} for {config.sample.n:,} images in {config.sample.steps} steps")
@@ -186,13 +179,15 @@ def _scoring(config: Config, images: int) -> bool:
     name = config.fid.extractor
     try:
         extractor = load_extractor(name, weights_file(name), torch.device(config.device))
-        _line("fid", "time", f"{duration(scoring_seconds(extractor, config, images))} with {name} features")
     except InputError:
         _line("fid", "time", "not known before the feature weights are there")
-    except torch.OutOfMemoryError:
+        return True
+    seconds = unless_too_large(lambda: scoring_seconds(extractor, config, images))
+    if seconds is None:
         remedy = f"lower fid.batch_size ({config.fid.batch_size}), or sample.n ({config.sample.n:,})"
-        _line("problem", "fid", f"the features or the scores do not fit into this GPU; {remedy}")
+        _line("problem", "fid", f"the features or the scores do not fit into the memory; {remedy}")
         return False
+    _line("fid", "time", f"{duration(seconds)} with {name} features")
     return True
 
 

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +20,7 @@ from ddpm.evaluation.manifold import Manifold, precision_recall
 from ddpm.evaluation.protocol import HALVES, RECALL_HALVES, SPLITS
 from ddpm.evaluation.scores import MIN_IMAGES, FrechetDistance, fid, kid_blocks
 from ddpm.model.trained import AUTO_BATCH, DiffusionModel
+from ddpm.runtime.errors import unless_too_large
 from ddpm.runtime.forecast import peak_memory
 from ddpm.training.loop import Training
 
@@ -107,7 +109,7 @@ def training_cost(
         limit: seconds to spend, roughly.
 
     Raises:
-        torch.OutOfMemoryError: the batch does not fit into the GPU.
+        RuntimeError: the batch does not fit into the memory, see `errors.is_out_of_memory`.
     """
     started = time.perf_counter()
     points: list[tuple[int, float, float]] = []  # images, seconds, bytes
@@ -129,15 +131,18 @@ def training_cost(
 
 def largest_batch(attempt: Callable[[int], object], batch_size: int) -> int | None:
     """Halve a batch that does not fit into the GPU until an attempt with it does; None if not even one image fits."""
+
+    def tried(size: int) -> int:
+        attempt(size)
+        return size
+
     while batch_size > 1:
         batch_size //= 2
         gc.collect()  # what the last attempt has left; a compiled network refers to itself
         torch.cuda.empty_cache()
-        try:
-            attempt(batch_size)
-            return batch_size
-        except torch.OutOfMemoryError:
-            pass
+        torch.compiler.reset()  # it would soon give up on compiling for yet another size
+        if fits := unless_too_large(partial(tried, batch_size)):
+            return fits
     return None
 
 
@@ -156,7 +161,7 @@ def sampling_seconds(model: DiffusionModel, config: SampleConfig, seed: int, siz
         size: images at a time; on a CPU 4 at most, because more are not faster.
 
     Raises:
-        torch.OutOfMemoryError: they do not fit into the GPU.
+        RuntimeError: they do not fit into the memory, see `errors.is_out_of_memory`.
     """
     device = model.device
     size = min(size, CPU_IMAGES) if device.type == "cpu" else size

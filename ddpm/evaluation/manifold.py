@@ -41,10 +41,12 @@ class Manifold:
         """
         self._features = features
         neighbours = min(neighbours, len(features) - 1)
-        # The nearest of all is the image itself.
-        self._radii = torch.cat(
-            [chunk.kthvalue(neighbours + 1, dim=1).values for chunk in distances(features, features)]
+        # The nearest of all is the image itself. (Not `kthvalue`, which older versions of PyTorch refuse on a GPU after
+        # `devices.make_deterministic`.)
+        nearest_few = (
+            chunk.topk(neighbours + 1, dim=1, largest=False).values for chunk in distances(features, features)
         )
+        self._radii = torch.cat([few.amax(dim=1) for few in nearest_few])
 
     def covers(self, features: Tensor) -> Tensor:
         """Say of each row whether it lies in the part, (M,) bool."""

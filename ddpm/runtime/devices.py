@@ -27,12 +27,12 @@ def choose_device(name: str) -> torch.device:
         InputError: see `check_device`; or there are fewer GPUs than processes.
     """
     check_device(name)
-    available = torch.cuda.is_available()
-    if name == "auto" and not available and is_first():
-        print("No CUDA GPU was found, so this runs on the CPU; the full recipe needs a GPU.", file=sys.stderr)
-    if not available or name == "cpu":
+    unusable = why_no_gpu()
+    if name == "auto" and unusable and is_first():
+        print(f"{unusable}, so this runs on the CPU; the full recipe needs a GPU.", file=sys.stderr)
+    if unusable or name == "cpu":
         return torch.device("cpu")
-    number = int(os.environ.get("LOCAL_RANK", "0"))  # among the processes that torchrun started here
+    number = _local_rank()
     if number >= torch.cuda.device_count():
         raise InputError(
             f"process {number + 1} finds only {torch.cuda.device_count()} CUDA GPUs; start as many processes"
@@ -45,17 +45,56 @@ def check_device(name: str) -> None:
     """See that what `device` of params.yaml asks for is there, without a word.
 
     Raises:
-        InputError: cuda was asked for and PyTorch sees none.
+        InputError: cuda was asked for, and PyTorch sees no GPU, or none that it has kernels for.
     """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "device: cuda, but PyTorch sees no CUDA GPU; check `nvidia-smi` and the driver, or set it to auto or cpu"
-        )
+    if name != "cuda" or not (unusable := why_no_gpu()):
+        return
+    if torch.cuda.is_available():
+        raise InputError(f"device: cuda, but {unusable}; install a PyTorch that has them, or set it to auto or cpu")
+    raise InputError(
+        "device: cuda, but PyTorch sees no CUDA GPU; check `nvidia-smi` and the driver, or set it to auto or cpu"
+    )
+
+
+def why_no_gpu() -> str | None:
+    """Why no GPU can be used, the beginning of a sentence; None if one can.
+
+    A wheel of PyTorch has kernels for some generations of GPUs; on others each of them fails when it is started.
+    """
+    if not torch.cuda.is_available():
+        return "No CUDA GPU was found"
+    number, compiled = _local_rank(), torch.cuda.get_arch_list()
+    if torch.version.cuda is None or not compiled or number >= torch.cuda.device_count():
+        return None  # AMD's have other names; and `choose_device` says that there are too few
+    capability = torch.cuda.get_device_capability(number)
+    if any(_runs(architecture, capability) for architecture in compiled):
+        return None
+    name, (major, minor) = torch.cuda.get_device_name(number), capability
+    return (
+        f"this PyTorch ({torch.__version__}: {', '.join(compiled)}) has no kernels for the {name}, which has "
+        f"compute capability {major}.{minor}"
+    )
+
+
+def _runs(architecture: str, capability: tuple[int, int]) -> bool:
+    """Whether a GPU runs what was compiled for, say, sm_86, or sm_90a: the same generation, no newer than itself.
+
+    compute_86 is code that its driver compiles for each that is not older.
+    """
+    kind, _, version = architecture.partition("_")
+    number = int("".join(filter(str.isdigit, version)))
+    oldest = divmod(number, 10)
+    return capability >= oldest if kind == "compute" else capability[0] == oldest[0] and capability >= oldest
+
+
+def _local_rank() -> int:
+    """Number of this process among those that torchrun started on this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def kind_of_device(name: str) -> torch.device:
     """What `choose_device` will take, or would if it were there: not which GPU, and without a word."""
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if name != "cpu" and not why_no_gpu() else "cpu")
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
@@ -98,7 +137,10 @@ def compiles(choice: bool | Literal["auto"], deterministic: bool, device: torch.
     if choice != "auto":
         raise InputError(f"train.compile: {advice}")
     if is_first():
-        print(f"The training goes on without torch.compile, somewhat slower: {advice}.", file=sys.stderr)
+        print(
+            f"The training goes on without torch.compile, slower and with 1.4 times the memory: {advice}.",
+            file=sys.stderr,
+        )
     return False
 
 

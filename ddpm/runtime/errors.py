@@ -11,10 +11,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from ddpm.runtime.streams import end_quietly, withstand
 
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+Result = TypeVar("Result")
 MAKE_ROOM = "end other programs that use it, or, on a GPU, set device to cpu"  # where no parameter is left to lower
 
 
@@ -48,6 +50,19 @@ def memory_for(work: str, remedy: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise RunError(f"{work} does not fit into the memory ({_reason(error)}); {remedy}") from None
+
+
+def unless_too_large(action: Callable[[], Result]) -> Result | None:
+    """Do something; returns its result, or None if the memory does not suffice, be it of the GPU or of the machine.
+
+    Nothing of what has filled the memory is left, to which the exception would hold on.
+    """
+    try:
+        return action()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
 
 
 def guarded(action: Callable[[], object]) -> None:

@@ -54,7 +54,7 @@ class ImageSet:
         # Copies, because PyTorch warns of read-only arrays such as the memory map.
         self.images = torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).contiguous()
         self.labels = torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
-        self.device = device
+        self.device = self.labels.device  # which GPU it is, where `device` may be just "cuda"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,7 +78,7 @@ class StreamedSet(ImageSet):
         super().__init__(device, images[:0], labels[rows])
         self._map, self._rows = images, rows
         # A thread has a CUDA device of its own, for which it pins memory.
-        prepare = (lambda: torch.cuda.set_device(device)) if device.type == "cuda" else None
+        prepare = (lambda: torch.cuda.set_device(self.device)) if device.type == "cuda" else None
         self._reader = ThreadPoolExecutor(1, "reader", prepare)
         self._next: tuple[Tensor, Future[Tensor]] | None = None
 

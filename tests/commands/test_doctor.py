@@ -64,26 +64,30 @@ def out_of_memory(*_):
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+def out_of_memory_in_a_library(*_):
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
 @pytest.mark.parametrize(
-    ("accumulate", "fitting", "remedy"),
+    ("accumulate", "fitting", "fault", "remedy"),
     [
-        (1, 10, "8 fits; set it to that, or train.accumulate to 4"),
-        (4, 20, "16 fits; set it to that, or train.accumulate to 8"),
-        (1, 0, "not even 1 image fits; lower model.channels"),
+        (1, 10, out_of_memory, "8 fits; set it to that, or train.accumulate to 4"),
+        (4, 20, out_of_memory_in_a_library, "16 fits; set it to that, or train.accumulate to 8"),
+        (1, 0, out_of_memory_in_a_library, "not even 1 image fits; lower model.channels"),
     ],
 )
 def test_a_batch_that_does_not_fit_into_the_gpu_is_a_problem_with_a_number_as_remedy(
-    doctor, monkeypatch, accumulate, fitting, remedy
+    doctor, monkeypatch, accumulate, fitting, fault, remedy
 ):
     """As on a GPU that a batch of more than `fitting` images fills, whichever step measures it."""
     take = Training.train_step
 
     def step(self, number):
-        return take(self, number) if self.config.batch_size <= fitting else out_of_memory()
+        return take(self, number) if self.config.batch_size <= fitting else fault()
 
     monkeypatch.setattr(Training, "train_step", step)
     code, printed = doctor(train={"accumulate": accumulate})
-    assert code == 1 and f"train.batch_size: 32 images do not fit into this GPU; {remedy}\n" in printed
+    assert code == 1 and f"train.batch_size: 32 images do not fit into the memory; {remedy}\n" in printed
 
 
 @pytest.fixture
@@ -93,13 +97,26 @@ def quick(monkeypatch):
     monkeypatch.setattr("ddpm.commands.estimate.scoring_seconds", lambda *_: 1.0)
 
 
+def test_what_fits_is_looked_for_as_it_will_be_trained_compiled(doctor, monkeypatch):
+    """Which takes less memory: without, the batch would be advised that fits a training that is not compiled."""
+    built, compiled, take = [], [], Training.train_step
+    monkeypatch.setattr("ddpm.training.step.compiles", lambda choice, *_: built.append(choice) or True)
+    monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or network)
+    monkeypatch.setattr(
+        Training, "train_step", lambda self, n: take(self, n) if self.config.batch_size < 16 else out_of_memory()
+    )
+    code, printed = doctor(train={"compile": True})
+    assert code == 1 and "8 fits" in printed
+    assert built == [True] * len(compiled) and len(compiled) >= 3
+
+
 @pytest.mark.parametrize(
     ("batch_size", "fitting", "said"),
     [
-        (16, 2, "sample.batch_size: 16 images do not fit into this GPU; 2 fits; set it to that, or to auto"),
-        (16, 0, "sample.batch_size: 16 images do not fit into this GPU; not even 1 image fits; lower model.channels"),
+        (16, 2, "sample.batch_size: 16 images do not fit into the memory; 2 fits; set it to that, or to auto"),
+        (16, 0, "sample.batch_size: 16 images do not fit into the memory; not even 1 image fits; lower model.channels"),
         ("auto", 2, None),  # as the stage itself, it goes on with what fits
-        ("auto", 0, "sample.batch_size: 16 images do not fit into this GPU; not even 1 image fits; lower model"),
+        ("auto", 0, "sample.batch_size: 16 images do not fit into the memory; not even 1 image fits; lower model"),
     ],
 )
 def test_samples_that_do_not_fit_into_the_gpu_are_a_problem_unless_the_batch_is_auto(
@@ -119,9 +136,9 @@ def test_samples_that_do_not_fit_into_the_gpu_are_a_problem_unless_the_batch_is_
 
 def test_features_that_do_not_fit_into_the_gpu_are_a_problem(doctor, quick, monkeypatch):
     monkeypatch.setattr("ddpm.commands.estimate.sampling_seconds", lambda *_: 1.0)
-    monkeypatch.setattr("ddpm.commands.estimate.scoring_seconds", out_of_memory)
+    monkeypatch.setattr("ddpm.commands.estimate.scoring_seconds", out_of_memory_in_a_library)
     code, printed = doctor()
-    assert code == 1 and "do not fit into this GPU; lower fid.batch_size (100), or sample.n (16)" in printed
+    assert code == 1 and "do not fit into the memory; lower fid.batch_size (100), or sample.n (16)" in printed
 
 
 def test_a_wrong_parameter_is_told_before_any_work(doctor):
