@@ -15,6 +15,8 @@ require("pydantic", "torch", "torchvision")
 import ddpm  # noqa: E402
 from ddpm.config import Config, load_config  # noqa: E402
 from ddpm.runtime.errors import InputError, guarded  # noqa: E402
+from ddpm.runtime.lineage import stage_outputs  # noqa: E402
+from ddpm.runtime.stage_files import detach  # noqa: E402
 from ddpm.runtime.stage_times import timed  # noqa: E402
 from ddpm.runtime.streams import withstand  # noqa: E402
 
@@ -43,7 +45,9 @@ def _run(stage: Callable[[Config], None]) -> None:
     if os.environ.get("RANK", "0") != "0":  # the first process notes the time
         stage(config)
         return
-    with timed(Path(stage.__code__.co_filename).stem, config.model_dump(mode="json")):
+    name = Path(stage.__code__.co_filename).stem
+    with timed(name, config.model_dump(mode="json")):
+        detach(stage_outputs(name))
         stage(config)
 
 

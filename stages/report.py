@@ -1,5 +1,7 @@
 """Write the report, and add scores, pictures and report to the training's MLflow run."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from ddpm.config import Config
@@ -9,6 +11,7 @@ from ddpm.reporting.plots import save_curves, save_noise_levels
 from ddpm.reporting.report import render
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import describe, kind_of_device
+from ddpm.runtime.lineage import output_places
 from ddpm.runtime.paths import MODELS, PROCESSED, REPORTS
 from ddpm.runtime.stage_files import load_json
 from ddpm.runtime.stage_times import stage_times
@@ -39,8 +42,7 @@ def main(config: Config) -> None:
     }
     write_pages(render(context), REPORTS, "fid")
     times = stage_times(config.model_dump(mode="json"))
-    # Apart from the report, which is the same every time.
-    device = describe(kind_of_device(config.device))
+    device = describe(kind_of_device(config.device))  # apart from the report, which is the same every time
     write_pages(render(about | {"times": times, "device": device}, "cost.md.j2"), REPORTS, "cost")
 
     with later_stage(config, key) as tracker:
@@ -48,10 +50,11 @@ def main(config: Config) -> None:
         tracker.metrics({f"seconds/{stage}": seconds for stage, seconds in times.items()})
         weights = scores["weights"]["sha256"]
         tracker.tags({"extractor": scores["extractor"], "weights.sha256": weights, "data.sha256": data_sha256})
-        pages = [f"{page}.{suffix}" for page in ("fid", "cost", "explore") for suffix in ("md", "html")]
-        for name in (*pages, "samples", "scores", "pictures", "explore"):
-            path = REPORTS / name
-            tracker.artifacts(path, "report" if path.is_file() else f"report/{name}")
+        for name in (f"{page}.{suffix}" for page in ("fid", "cost", "explore") for suffix in ("md", "html")):
+            tracker.artifacts(REPORTS / name, "report")
+        for path in map(Path, output_places()):  # file by file, without what a user keeps beside them
+            if path.parent.parent == REPORTS and path.parent.name != "curves":
+                tracker.artifacts(path, f"report/{path.parent.name}")
     print(f"The report is in {REPORTS / 'fid.html'}")
 
 

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,8 +83,10 @@ def workspace(training: dict[str, Any], minutes: float, place: str) -> Iterator[
     for name in LINKS:
         link = folder / name
         link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.is_symlink():
-            link.symlink_to(name.resolve())
+        target = os.path.relpath(name, link.parent)  # relative, so that it holds when the repository is moved or copied
+        if not link.is_symlink() or str(link.readlink()) != target:
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
     with contextlib.chdir(folder):
         yield
 

@@ -64,6 +64,17 @@ def output_places(dvc_yaml: Path = Path("dvc.yaml")) -> list[str]:
     return [out for stage in _stages(dvc_yaml).values() for out in stage.get("outs", []) if isinstance(out, str)]
 
 
+def stage_outputs(stage: str, dvc_yaml: Path = Path("dvc.yaml")) -> list[Path]:
+    """The files and folders that a stage writes, relative to the folder of the pipeline.
+
+    Raises:
+        InputError: the pipeline or the stage is missing.
+    """
+    entry = _stage_entry(stage, dvc_yaml)
+    outs = [*entry.get("outs", []), *entry.get("metrics", [])]
+    return [Path(out if isinstance(out, str) else next(iter(out))) for out in outs]
+
+
 def origin() -> dict[str, str]:
     """Say where a result comes from: software versions, and the git commit and DVC experiment where there are any.
 

@@ -1,6 +1,7 @@
 """What one stage leaves for the next: arrays and JSON, read with a sentence for what may be wrong with them."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +48,14 @@ def load_json(path: Path, keys: set[str], stage: str) -> dict[str, Any]:
     if missing:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; run `dvc repro --force {stage}`")
     return content
+
+
+def detach(outputs: Iterable[Path]) -> None:
+    """Remove outputs that DVC has linked into its cache (`cache.type`), which writing to them would change.
+
+    DVC removes them itself before it runs a stage; a stage that is run by hand finds them.
+    """
+    for output in outputs:
+        for file in [output, *output.rglob("*")]:
+            if file.is_symlink() or (file.is_file() and file.stat().st_nlink > 1):
+                file.unlink()

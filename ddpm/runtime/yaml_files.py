@@ -77,7 +77,7 @@ def read_yaml(path: Path) -> Any:
         InputError: there is no such file, it is no YAML, or it gives a key twice.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run this in the root of the repository") from None
     except _Refused as error:

@@ -53,7 +53,13 @@ class Tracker:
             folder: has the weights and their configuration.
             scratch: a folder for what is made on the way; it is somebody's to delete, if this process is killed.
         """
-        self.artifacts(folder, "model")
+        from ddpm.model.model_file import (  # with torch, which the other stages' runs do without
+            CONFIG_FILE,
+            WEIGHTS_FILE,
+        )
+
+        for name in (WEIGHTS_FILE, CONFIG_FILE):  # and none of what a user keeps beside them
+            self.artifacts(folder / name, "model")
         if not self._enabled:
             return
         try:

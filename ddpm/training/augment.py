@@ -19,8 +19,8 @@ def draw(count: int, probability: float, device: torch.device) -> Tensor:
     """Draw what is done to each image: five transformations, each with the probability, independently.
 
     They are, in this order: a flip upside down, which then happens to every second image; a change of size; a turn by
-    any angle; a stretch along any axis, with a squeeze across; a shift. Mirroring left to right, the sixth of the
-    paper, is `train.flip`, of which the network is not told.
+    any angle; a stretch, with a squeeze across, along the x-axis or, for every second image, along any; a shift.
+    Mirroring left to right, the sixth of the paper, is `train.flip`, of which the network is not told.
 
     Returns:
         (count, 8) float32: 1 for a flip; the change of size as a power of 2^0.2; cos - 1 and sin of the angle, from the
@@ -28,11 +28,11 @@ def draw(count: int, probability: float, device: torch.device) -> Tensor:
         in eighths of a side, in x and in y.
     """
     flip, scale, turn, stretch, shift = (torch.rand(5, count, device=device) < probability).float()
-    coin, angle, axis = torch.rand(3, count, device=device)
+    coin, angle, axis, turned = torch.rand(4, count, device=device)
     size, strength, x, y = torch.randn(4, count, device=device)
     angle = 2 * math.pi * (angle - 0.5) * turn
     # Twice the axis, unlike the paper: an axis and its opposite are the same, and must have the same label.
-    axis, strength = 2 * math.pi * axis, strength * stretch
+    axis, strength = 2 * math.pi * axis * (turned < 0.5), strength * stretch
     labels = [
         flip * (coin < 0.5),
         size * scale,

@@ -160,12 +160,13 @@ def describe_model(config: Config, packed: PackedImages, training: Training) -> 
     """Collect all that sampling needs to know of the model, and how it came to be."""
     unseen = unseen_classes(config, packed)
     names = [packed.summary["class_names"][label] for label in unseen]
+    labels, (rows, _) = packed.items["label"].to_numpy(), split(config, packed)
     return {
         **config.model_dump(mode="json", include={"schedule", "diffusion", "model"}),
         "image_size": config.data.image_size,
         "class_names": packed.summary["class_names"],
-        # By which sampling draws classes.
-        "class_counts": [0 if label in unseen else count for label, count in enumerate(packed.summary["class_counts"])],
+        # Of the training images: by these, sampling draws classes.
+        "class_counts": np.bincount(labels[rows], minlength=len(packed.summary["class_names"])).tolist(),
         "training": {
             **config.model_dump(mode="json", include={"epochs", "seed", "train"}),
             "source": packed.summary["source"],

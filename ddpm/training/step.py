@@ -53,6 +53,7 @@ class TrainStep:
         self.device = train_set.device
         self._train_set, self._group = train_set, group
         self._order = BatchOrder(len(train_set), config.batch_size, seed)
+        self._first_seed = int(generator(seed, 1).integers(2**32))
         self._dtype = autocast_dtype(config.precision, self.device)
         unet.checkpoint_activations = config.checkpoint_activations
         self._parallel = DistributedDataParallel(unet) if group.size > 1 else None
@@ -117,7 +118,8 @@ class TrainStep:
         """This process's share of the batch of a step: x0, labels, t, eps, and what was done to x0 by `augment`."""
         # Everything random in a step follows from the seed and its number, so nothing before it has to be remembered.
         # Each process draws it for the whole batch, so that image k has the same however many processes there are.
-        torch.manual_seed(int(generator(self.seed, 1, step).integers(2**63)))
+        # A CPU's generator takes 32 bits: counted up from the first, no two steps share their noise by chance.
+        torch.manual_seed((self._first_seed + step) % 2**32)
         count = self.config.batch_size
         share = self._group.share(count)
         x0, labels = self._train_set.batch(torch.from_numpy(self._order.rows(step)[share]))

@@ -140,3 +140,13 @@ def test_a_picture_that_cannot_be_embedded_is_named(tmp_path, picture, name, fau
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(InputError, match=rf"^\S+: the picture '{re.escape(name)}' of a page cannot .*{fault}.*`dvc re"):
         written(tmp_path, f"![a]({name})")
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_pictures_that_dvc_has_linked_into_its_cache_are_embedded(tmp_path, picture, link):
+    """As `cache.type` symlink and hardlink leave them."""
+    plain = written(tmp_path, "![a](<pictures/a flower.png>)")
+    cached = tmp_path.parent / f"{tmp_path.name} cache"
+    picture.rename(cached)
+    link(picture, cached)
+    assert written(tmp_path, "![a](<pictures/a flower.png>)") == plain

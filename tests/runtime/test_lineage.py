@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ddpm.runtime.errors import InputError
-from ddpm.runtime.lineage import origin, stage_key
+from ddpm.runtime.lineage import origin, stage_key, stage_outputs
+from tests.support import ROOT
 
 PIPELINE = """
 stages:
@@ -170,3 +171,7 @@ def test_the_commit_of_an_experiment_is_recorded_also_where_git_cannot_compare(g
     tags = origin()
     assert tags["git.commit"] == "a" * 40 and "git.modified" not in tags
     assert "without its changes" in capsys.readouterr().out
+
+
+def test_outputs_of_a_stage_are_named_with_metrics() -> None:
+    assert stage_outputs("fid", ROOT / "dvc.yaml") == [Path("reports/scores"), Path("reports/fid.json")]

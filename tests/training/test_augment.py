@@ -128,7 +128,9 @@ def test_each_transformation_is_drawn_with_its_probability_and_distribution():
     torch.testing.assert_close(together, expected, atol=5 * error, rtol=0)
     assert ((x != 0) == (y != 0)).all() and set(flip.tolist()) == {0, 1}
 
-    for angles in (turn[turn != 0], torch.atan2(across, along)[strength != 0]):
+    turned = strength[across != 0].count_nonzero() / strength.count_nonzero()
+    assert turned.item() == pytest.approx(0.5, abs=0.02)  # the others are stretched along the x-axis
+    for angles in (turn[turn != 0], torch.atan2(across, along)[across != 0]):
         places = (angles.double() / (2 * math.pi) + 0.5).sort().values
         steps = torch.linspace(0, 1, len(places)).double()
         assert (places - steps).abs().max() < 2 / len(places) ** 0.5  # Kolmogorov and Smirnov: one in 1,500

@@ -105,7 +105,7 @@ def kind(label: int) -> tuple[Form, Palette]:
 
 def paint(seed: int, index: int, label: int) -> Image.Image:
     """Paint picture `index` of a series: one to five flowers of one kind, (128, 128) RGB."""
-    rng = np.random.default_rng([seed, index])
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
     heads = _arrange(rng)
     canvas = _background(rng, heads).resize((SIDE * SCALE, SIDE * SCALE), Image.Resampling.BILINEAR)
     light = rng.uniform(-np.pi, 0)  # radians; above the picture

@@ -227,3 +227,17 @@ def test_the_page_names_the_best_for_a_small_gpu_and_the_figure_the_newest_searc
     assert (tmp_path / "a.png").stat().st_size > 5_000
     assert "No trial was measured yet" in pages([], PARAMS)
     assert json.dumps(rows)  # what a line holds
+
+
+def test_the_links_of_a_trial_lead_into_a_repository_that_was_moved(tmp_path, monkeypatch):
+    old, new = tmp_path / "old", tmp_path / "new"
+    for name in trial.LINKS:
+        (old / name).mkdir(parents=True)
+        (old / name / "here").touch()
+    monkeypatch.chdir(old)
+    with trial.workspace({}, 1.0, "here"):
+        (Path.cwd() / "dvc.yaml").unlink()
+        (Path.cwd() / "dvc.yaml").symlink_to(old / "dvc.yaml")  # as an earlier version left it
+    monkeypatch.chdir(old.rename(new))
+    with trial.workspace({}, 1.0, "here"):
+        assert all((name / "here").samefile(new / name / "here") for name in trial.LINKS)

@@ -16,6 +16,7 @@ from tests.support.cases.odd_images import ODD_IMAGES
 from tests.support.cases.packed import PACKED
 from tests.support.cases.parameters import PARAMETERS
 from tests.support.cases.scored import SCORED
+from tests.support.cases.stores import STORES
 from tests.support.cases.values import VALUES
 
 CASES: dict[str, list[Case]] = {
@@ -27,5 +28,6 @@ CASES: dict[str, list[Case]] = {
     "Checkpoints": CHECKPOINTS,
     "Packed data": PACKED,
     "Samples and scores": SCORED,
+    "The MLflow store": STORES,
     "Too little memory": MEMORY,
 }
