@@ -1,6 +1,8 @@
 """A tracked training and its scores, and a look into the store that holds them."""
 
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -26,6 +28,20 @@ def runs(root: Path, config: Config) -> list[Run]:
     experiment = client(root).get_experiment_by_name(config.tracking.experiment)
     assert experiment is not None
     return client(root).search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
+
+
+def copy_store(repository: Path, root: Path) -> Path:
+    """Make a repository with a copy of the store of another one, which this process may have open.
+
+    By SQLite, because reading the file and closing it would take this process's locks on it away.
+    """
+    (root / ".dvc").mkdir(parents=True)
+    if not (repository / "mlflow.db").exists():
+        return root
+    databases = (sqlite3.connect(folder / "mlflow.db") for folder in (repository, root))
+    with closing(next(databases)) as source, closing(next(databases)) as target:
+        source.backup(target)
+    return root
 
 
 def train(config: Config) -> None:

@@ -19,7 +19,7 @@ from ddpm.tracking import finished
 from ddpm.tracking import runs as tracking
 from ddpm.tracking.database import location
 from tests.support import ROOT
-from tests.support.tracked import client, runs
+from tests.support.tracked import client, copy_store, runs
 
 NAMES = ["feature%2Fx", "ü (100 %41)", "100%", "what?", "a#b&c=d;e", 'it\'s "here", [a+b] {c}', "~ \\n@ :"]
 
@@ -27,8 +27,7 @@ NAMES = ["feature%2Fx", "ü (100 %41)", "100%", "what?", "a#b&c=d;e", 'it\'s "he
 @pytest.fixture
 def original(repository: Path, tracked: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository of its own, in which a training has run."""
-    root = tmp_path / "original"
-    shutil.copytree(repository, root, ignore=shutil.ignore_patterns("mlartifacts"))
+    root = copy_store(repository, tmp_path / "original")
     monkeypatch.chdir(root)
     record(tracked, root, "first")
     return root

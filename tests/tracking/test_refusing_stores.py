@@ -17,14 +17,13 @@ from ddpm.runtime.errors import InputError
 from ddpm.tracking import finished
 from ddpm.tracking import runs as tracking
 from tests.support import ROOT
-from tests.support.tracked import TRAIN, client, runs, score, train, unsent_folders
+from tests.support.tracked import TRAIN, client, copy_store, runs, score, train, unsent_folders
 
 
 @pytest.fixture
 def root(repository: Path, tracked: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository of its own, in which a training has run."""
-    root = tmp_path / "the repository"
-    shutil.copytree(repository, root, ignore=shutil.ignore_patterns("mlartifacts"))
+    root = copy_store(repository, tmp_path / "the repository")
     monkeypatch.chdir(root)
     train(tracked)
     return root
@@ -105,7 +104,9 @@ def test_a_store_that_is_deleted_in_mid_run_costs_a_warning_and_gets_the_rest_la
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("Sent 1 run.\n", "")
     with closing(sqlite3.connect(root / "mlflow.db")) as connection:
-        points = connection.execute("SELECT step, value FROM metrics WHERE key = 'loss' AND step = 2").fetchall()
+        tables = "metrics JOIN runs USING (run_uuid) JOIN experiments USING (experiment_id)"
+        question = f"SELECT step, value FROM {tables} WHERE key = 'loss' AND step = 2 AND experiments.name = ?"
+        points = connection.execute(question, (tracked.tracking.experiment,)).fetchall()
     assert points == [(2, 0.5)]
 
 
