@@ -70,7 +70,8 @@ def bare(params, tiny_model, tmp_path):
 
 
 def test_a_demo_of_files_that_git_does_not_know_says_so(tmp_path):
-    shutil.copytree(ROOT / "demo", tmp_path / "demo")
+    for package in ("demo", "ddpm"):
+        shutil.copytree(ROOT / package, tmp_path / package)
     done = subprocess.run([sys.executable, "-m", "demo"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == f"error: {tmp_path}: git lists no files here, which the demo copies; clone it with git\n"

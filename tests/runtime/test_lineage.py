@@ -174,4 +174,8 @@ def test_the_commit_of_an_experiment_is_recorded_also_where_git_cannot_compare(g
 
 
 def test_outputs_of_a_stage_are_named_with_metrics() -> None:
-    assert stage_outputs("fid", ROOT / "dvc.yaml") == [Path("reports/scores"), Path("reports/fid.json")]
+    assert stage_outputs("fid", ROOT / "dvc.yaml") == [
+        Path("reports/scores/nearest.png"),
+        Path("reports/scores/scores.json"),
+        Path("reports/fid.json"),
+    ]
