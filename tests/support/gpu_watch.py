@@ -76,6 +76,8 @@ class Watch(TorchDispatchMode):
         if not tensor.is_cuda:
             assert not any(index.is_cuda for index in indices), "indices on the GPU for a tensor on the host"
         elif any(index.dtype in (torch.bool, torch.uint8) for index in indices):
+            # What is read so has a shape that fake tensors do not know, of which they would only say "nonzero".
+            assert name != "index", f"{name} by a mask"
             self.note(f"{name} by a mask")
         elif not all(index.is_cuda for index in indices):
             self.note(f"{name} by indices on the host")
