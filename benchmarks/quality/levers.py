@@ -56,9 +56,9 @@ def run(options: argparse.Namespace) -> None:
     """Do what was asked for; the page follows each training."""
     if options.what == "run":
         measure(options)
-    elif not FILE.exists():
+    if not FILE.exists():
         raise InputError(f"{FILE}: no such file; `python -m benchmarks.quality.levers run` makes it")
-    print(PAGE.read_text(encoding="utf-8") if options.what == "run" else publish(json.loads(FILE.read_text())))
+    print(publish(json.loads(FILE.read_text(encoding="utf-8"))))
 
 
 def measure(options: argparse.Namespace) -> None:

@@ -153,7 +153,6 @@ def _training(config: Config, cost: "Cost", images: int, parameters: int) -> boo
 
 
 def _sampling(config: Config, device: "torch.device") -> bool:
-
     from ddpm.commands.estimate import largest_batch, random_images, sampling_batch, sampling_seconds
     from ddpm.model.trained import DiffusionModel
     from ddpm.runtime.progress import duration

@@ -19,7 +19,7 @@ from ddpm.commands.foresee import (
     training_need,
 )
 from ddpm.commands.gpus import Gpu
-from ddpm.commands.use import FULL, names, recipe
+from ddpm.commands.use import FULL, names, recipe, yaml_word
 from ddpm.config import Config, flatten
 from ddpm.data.dataset import PackedImages
 from ddpm.runtime.errors import InputError, RunError
@@ -75,7 +75,7 @@ def _memory(config: Config, packed: PackedImages, images: int, gpu: Gpu, need: N
     if changes:
         whole = training_need(config, packed, images).memory
         _line("memory", f"as it is, the training does not fit: {whole / 1e9:.1f} of {room(gpu) / 1e9:.1f} GB")
-        words = f"with {', '.join(f'{key} {_word(value)}' for key, value in changes.items())}: {words}"
+        words = f"with {', '.join(f'{key} {yaml_word(value)}' for key, value in changes.items())}: {words}"
     _line("memory", f"fits: {words}")
 
 
@@ -118,11 +118,7 @@ def _advice(config: Config, changes: dict[str, Any]) -> str:
             values = flatten(recipe(name))
             if set(values) <= MEMORY and all(values.get(key) == value for key, value in changes.items()):
                 return f"python -m ddpm use {name}"
-    return "dvc exp run " + " ".join(f"-S {key}={_word(value)}" for key, value in changes.items())
-
-
-def _word(value: object) -> str:
-    return str(value).lower()
+    return "dvc exp run " + " ".join(f"-S {key}={yaml_word(value)}" for key, value in changes.items())
 
 
 def _line(what: str, sentence: str) -> None:

@@ -40,7 +40,7 @@ def use(arguments: argparse.Namespace) -> None:
         print("\n".join(f"{name:10} {_headline(name)}" for name in names()))
         return
     changes = write(Path("params.yaml"), wanted)
-    lines = [f"{key}: {_word(old)} → {_word(new)}" for key, (old, new) in changes.items()]
+    lines = [f"{key}: {yaml_word(old)} → {yaml_word(new)}" for key, (old, new) in changes.items()]
     print("\n".join(lines) or "params.yaml: as it was")
 
 
@@ -121,7 +121,7 @@ def _folder(name: str) -> str:
     return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
-def _word(value: Any) -> str:
+def yaml_word(value: Any) -> str:
     """A value as YAML has it."""
     return json.dumps(value).strip('"')
 

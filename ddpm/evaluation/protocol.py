@@ -39,12 +39,13 @@ def evaluate(real: Tensor, fake: Tensor) -> dict[str, Any]:
     """
     with progress_bar(HALVES + RECALL_HALVES + SPLITS, "scores", unit="step") as bar:
         blocks = kid_blocks(real, fake)
+        precision, recall = precision_recall(real, fake)
         density, coverage = _density_coverage(real, fake)
         scores: dict[str, dict[str, float]] = {
             "fid": asdict(fid_interval(real, fake, bar.update)),
             "kid": asdict(from_blocks(blocks)) | {"error": standard_error(blocks)},
-            "precision": asdict(of_fraction(float(Manifold(real).covers(fake).double().mean()), len(fake))),
-            "recall": asdict(_recall(real, fake, bar.update)),
+            "precision": asdict(of_fraction(precision, len(fake))),
+            "recall": asdict(_recall_interval(recall, real, fake, bar.update)),
             "density": asdict(density),
             "coverage": asdict(coverage),
         }
@@ -61,13 +62,13 @@ def fid_interval(real: Tensor, fake: Tensor, on_step: Callable[[], object]) -> I
     return from_parts(distance(), np.array(parts))
 
 
-def _recall(real: Tensor, fake: Tensor, on_step: Callable[[], object]) -> Interval:
+def _recall_interval(recall: float, real: Tensor, fake: Tensor, on_step: Callable[[], object]) -> Interval:
     """Recall of all samples, with its spread over random halves of them: two models share the real images."""
     parts = []
     for half in _halves(fake, RECALL_HALVES):
         parts.append(float(Manifold(fake[half]).covers(real).double().mean()))
         on_step()
-    return _fraction(float(Manifold(fake).covers(real).double().mean()), np.array(parts), len(real))
+    return _fraction(recall, np.array(parts), len(real))
 
 
 def _density_coverage(real: Tensor, fake: Tensor) -> tuple[Interval, Interval]:

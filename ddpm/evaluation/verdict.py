@@ -2,7 +2,7 @@
 
 from typing import Any
 
-NAMES = {"precision": "precision", "density": "density"}
+FLATTERING = ("precision", "density")  # above real photographs' own: blur or too little variety
 
 
 def verdict(scores: dict[str, Any]) -> list[str]:
@@ -20,7 +20,7 @@ def verdict(scores: dict[str, Any]) -> list[str]:
 def flattering(floor: dict[str, Any] | None) -> str | None:
     """Name precision and density for what they are where they are above those of real images."""
     known = (floor or {"scores": {}})["scores"]
-    above = [name for name in NAMES if name in known and known[name]["model"] > known[name]["real_high"]]
+    above = [name for name in FLATTERING if name in known and known[name]["model"] > known[name]["real_high"]]
     if not above:
         return None
     words = " and ".join(f"{name} {known[name]['model']:.2f} ({known[name]['real']:.2f})" for name in above)

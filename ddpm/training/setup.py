@@ -158,15 +158,15 @@ def prepare(config: Config, packed: PackedImages, device: torch.device, group: G
 
 def describe_model(config: Config, packed: PackedImages, training: Training) -> dict[str, Any]:
     """Collect all that sampling needs to know of the model, and how it came to be."""
-    unseen = unseen_classes(config, packed)
-    names = [packed.summary["class_names"][label] for label in unseen]
-    labels, (rows, _) = packed.items["label"].to_numpy(), split(config, packed)
+    names, labels = packed.summary["class_names"], packed.items["label"].to_numpy()
+    rows, heldout_rows = split(config, packed)
+    counts = np.bincount(labels[rows], minlength=len(names)).tolist()
+    unseen = [names[label] for label in np.unique(labels[heldout_rows]) if not counts[label]]
     return {
         **config.model_dump(mode="json", include={"schedule", "diffusion", "model"}),
         "image_size": config.data.image_size,
-        "class_names": packed.summary["class_names"],
-        # Of the training images: by these, sampling draws classes.
-        "class_counts": np.bincount(labels[rows], minlength=len(packed.summary["class_names"])).tolist(),
+        "class_names": names,
+        "class_counts": counts,  # by these, sampling draws classes
         "training": {
             **config.model_dump(mode="json", include={"epochs", "seed", "train"}),
             "source": packed.summary["source"],
@@ -176,18 +176,9 @@ def describe_model(config: Config, packed: PackedImages, training: Training) -> 
             "skipped_images": len(packed.summary.get("skipped", [])),
             "steps": training.steps,
             "parameters": sum(tensor.numel() for tensor in training.unet.sampling_weights().values()),
-            **({"unseen_classes": names} if names else {}),
+            **({"unseen_classes": unseen} if config.model.conditional and unseen else {}),
         },
     }
-
-
-def unseen_classes(config: Config, packed: PackedImages) -> list[int]:
-    """Numbers of the classes of which a conditional model sees no image, because all are held out."""
-    if not config.model.conditional:
-        return []
-    labels = packed.items["label"].to_numpy()
-    rows, heldout_rows = split(config, packed)
-    return sorted(set(labels[heldout_rows].tolist()) - set(labels[rows].tolist()))
 
 
 def resume(

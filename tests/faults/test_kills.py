@@ -38,8 +38,9 @@ def checkpoint_time(root: Path) -> float:
 
 
 def forget(root: Path) -> None:
-    """Have DVC train again instead of taking the result from its cache."""
-    for folder in (".ckpt", "models", "reports/curves", ".dvc/cache"):
+    """Have DVC begin anew instead of taking the result from its cache."""
+    outputs = ("data/raw/fetched", "data/weights/fetched", "data/processed", "models", "reports/curves")
+    for folder in (".ckpt", ".dvc/cache", *outputs):
         shutil.rmtree(root / folder, ignore_errors=True)
     (root / "dvc.lock").unlink(missing_ok=True)
 

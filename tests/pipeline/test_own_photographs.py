@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from tests.support import ROOT
-from tests.support.tiny_repository import environment
+from tests.support.tiny_repository import call, environment
 
 NAME = 'Blüten (2024), [x] {y} O\'Neil "q" $z 100% a=b;c:d \\ #1 %41'
 
@@ -33,5 +33,7 @@ def test_the_lines_of_the_readme_work_for_a_folder_of_any_name(fresh: Path, tmp_
             check=False,
         )
         assert done.returncode == 0 and "ERROR" not in done.stdout + done.stderr, done.stdout + done.stderr
+    (fresh / "photographs").symlink_to(tmp_path / NAME)  # as data/README.md offers it
+    assert "photographs" not in call(fresh, "git", "status", "--short")
     manifest = (fresh / "data/raw/fetched/manifest.csv").read_text(encoding="utf-8")
     assert manifest.count("\n") == 5 and "rose/0.png" in manifest

@@ -86,7 +86,7 @@ def test_the_pages_of_a_run_open_with_their_pictures_and_hostile_names_do_nothin
     call(root, "dvc", "repro")
     call(root, "python", "-m", "ddpm", "compare")
     pages = {
-        "fid": ["FID report: linear schedule, 2 epochs", "Does it copy?", "real images as samples"],
+        "fid": ["FID report: linear schedule, 2 epochs", "Does it copy?", "as many real images"],
         "cost": ["What it cost"],
         "explore": ["log-SNR", "held out"],
         "comparison": ["Comparison of 1 scored run", "&lt;script&gt;"],

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from ddpm.evaluation.verdict import FLATTERING
 from ddpm.reporting.comparison.cells import marks
 from ddpm.reporting.comparison.names import epochs_name, join, label, training_name
 from ddpm.reporting.report import plain
@@ -12,7 +13,6 @@ from ddpm.reporting.report import plain
 MARKS = {"best": "**{}**", "tied": "≈ {}", "": "{}"}
 NOTHING = "–"
 OTHERS = {"kid": "KID × 1000"} | {name: name for name in ("coverage", "recall", "density", "precision", "memorisation")}
-FLATTERING = ("density", "precision")  # above real photographs' own: blur or too little variety
 
 
 def span(low: float, high: float) -> str:
