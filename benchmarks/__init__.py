@@ -2,21 +2,26 @@
 
 speed: train, sampling: how fast, as ratios of contenders that take turns in one run; doctor: how right
 `python -m ddpm doctor` is.
-quality: recipe, peers: how good for so many minutes of training; docs/recipe.md says how to run them.
+quality: recipe, peers, levers: how good for so many minutes of training; docs/recipe.md says how to run them.
+gpu: on a machine with a GPU, in one command, all that no other machine can show.
 """
 
 import json
+import multiprocessing
 import os
 import platform
 import statistics
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ddpm.runtime.lineage import revision  # before torch: importing ddpm sets how torch's threads wait
 
 import torch  # isort: skip
 
 RESULTS = Path("reports/benchmarks")
+T = TypeVar("T")
 
 
 def machine(device: torch.device) -> dict[str, object]:
@@ -52,6 +57,12 @@ def spread(values: list[float]) -> dict[str, float]:
 def in_words(values: dict[str, float], form: str) -> str:
     """What `spread` returned, as a cell of a table, Markdown."""
     return f"{values['min']:{form}} – **{values['median']:{form}}** – {values['max']:{form}}"
+
+
+def alone(action: Callable[..., T], *given: Any) -> T:
+    """Call in a fresh process, whose peak of memory is of this call alone."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(action, *given).result()
 
 
 def write(path: Path, content: dict[str, Any]) -> None:

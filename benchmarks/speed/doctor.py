@@ -10,16 +10,13 @@ own, one after the other, because what is told of a process's memory is its peak
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks import RESULTS, machine, whereabouts, write
+from benchmarks import RESULTS, alone, machine, whereabouts, write
 from benchmarks.changes import Changes, changed_config
 from ddpm.commands.doctor import predicted_cost
 from ddpm.commands.estimate import random_images
@@ -79,12 +76,6 @@ def measure(options: argparse.Namespace) -> None:
         rows[name] = compare(alone(predicted, setting, options.steps), alone(trained, setting, options.steps))
         write(FILE, content | {"settings": {key: rows[key] for key in settings if key in rows}})
     print(table(json.loads(FILE.read_text())))
-
-
-def alone(action: Callable[[Config, int], dict[str, Any]], config: Config, steps: int) -> dict[str, Any]:
-    """Call in a fresh process."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(action, config, steps).result()
 
 
 def predicted(config: Config, _steps: int) -> dict[str, Any]:

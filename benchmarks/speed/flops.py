@@ -7,16 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-# Dense bf16 peaks of the makers' data sheets, FLOP/s (fp16 for V100, which has no bf16); a part of the name, as CUDA
-# gives it. The first that fits counts. GPUs that are not here have no known peak, and then no fraction is told.
-PEAKS = (
-    ("H100 80GB HBM3", 989e12),
-    ("H100 PCIe", 756e12),
-    ("H200", 989e12),
-    ("A100", 312e12),
-    ("V100", 125e12),
-    ("RTX 4090", 165e12),
-)
+from ddpm.commands.gpus import known_gpu
+
 MATRIX = 2048
 
 
@@ -41,8 +33,8 @@ def flops_per_image(build: Callable[[], nn.Module], image_size: int) -> int:
 def peak(device: torch.device) -> float | None:
     """FLOP/s that the device can do: of a GPU by its data sheet, None if it is not known; of a CPU as measured now."""
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        return next((flops for part, flops in PEAKS if part in name), None)
+        gpu = known_gpu(torch.cuda.get_device_name(device))
+        return gpu.bf16 if gpu else None
     matrix = torch.randn(MATRIX, MATRIX)
     seconds = []
     for _ in range(3):

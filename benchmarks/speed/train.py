@@ -11,7 +11,7 @@ and .png.
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each contender (default 7)")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="speed: of these alone")
     options = parser.parse_args()
-    actions = {"speed": measure_speed, "curve": measure_curve, "table": print_table}
+    actions: dict[str, Callable[..., object]] = {"speed": measure_speed, "curve": measure_curve, "table": print_table}
     guarded(lambda: actions[options.what](options))
 
 
-def measure_speed(options: argparse.Namespace) -> None:
-    """Let the contenders take turns; ratios are taken within a round."""
+def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
+    """Let the contenders take turns, write and return what they did; ratios are taken within a round."""
     config = load_config()
     if options.batch_size:
         config = changed_config(config, {"train.batch_size": options.batch_size})
@@ -102,6 +102,7 @@ def measure_speed(options: argparse.Namespace) -> None:
     write(RESULTS / "train_speed.json", content)
     draw_speed(content, RESULTS / "train_speed.png")
     print(table(content))
+    return content
 
 
 @contextmanager

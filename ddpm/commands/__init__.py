@@ -4,6 +4,7 @@ They know nothing of the stages, and no other room knows of them.
 """
 
 __all__ = [
+    "calibration",
     "checks",
     "compare",
     "doctor",

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
+from ddpm.commands.calibration import Calibration
 from ddpm.commands.gpus import Gpu
 from ddpm.config import Config
 from ddpm.data.dataset import PackedImages
@@ -22,9 +23,7 @@ from ddpm.training.setup import unet_parts
 
 BLOCK = 512  # bytes; CUDA's caching allocator hands out multiples
 CONTEXT = 0.6e9  # bytes of CUDA's context and the libraries' workspaces, assumed
-FRAGMENTS = 0.05  # of the memory, assumed
 BATCH_TENSORS = 8  # of the size of a batch in float32: images, noise, x_t, target, errors
-COMPILED = 0.6  # of the peak that a compiled step reaches at best, assumed
 EAGER = 0.3  # of the peak that the operations of a step that is not compiled reach at worst, assumed
 BANDWIDTH = 0.7  # of the memory's, likewise
 LAUNCH = 6e-6  # seconds between the starts of two kernels, assumed
@@ -48,11 +47,12 @@ class Need:
     kernels: int
     bounds: tuple[tuple[float, float], ...]
 
-    def seconds(self, gpu: Gpu, dtype: torch.dtype) -> tuple[float, float]:
-        """From compiled and busy with arithmetic alone, to operation by operation."""
+    def seconds(self, gpu: Gpu, dtype: torch.dtype, known: Calibration) -> tuple[float, float]:
+        """Shortest and longest: compiled and busy with arithmetic alone, and operation by operation."""
         peak = gpu.bf16 if dtype == torch.bfloat16 else gpu.tf32
         one_by_one = (max(flops / peak / EAGER, moved / gpu.bandwidth / BANDWIDTH) for flops, moved in self.bounds)
-        return self.flops / peak / COMPILED, max(sum(one_by_one), self.kernels * LAUNCH)
+        compiled, eager = self.flops / peak / known.compiled, max(sum(one_by_one), self.kernels * LAUNCH) * known.eager
+        return min(compiled, eager), max(compiled, eager)
 
 
 class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -174,12 +174,14 @@ def _answer(unet: UNet, config: Config, size: int, dtype: torch.dtype) -> Tensor
         return unet(x, t, labels, augmentations)
 
 
-def room(gpu: Gpu) -> float:
+def room(gpu: Gpu, known: Calibration) -> float:
     """Bytes that tensors can take."""
-    return gpu.memory * (1 - FRAGMENTS) - CONTEXT
+    return gpu.memory * (1 - known.fragments) - CONTEXT
 
 
-def fitting(config: Config, packed: PackedImages, images: int, gpu: Gpu) -> tuple[Config, Need] | None:
+def fitting(
+    config: Config, packed: PackedImages, images: int, gpu: Gpu, known: Calibration
+) -> tuple[Config, Need] | None:
     """Find parameters that let a training fit: as it is, in more parts, or with its activations forgotten too."""
     batch, parts = config.train.batch_size, config.train.accumulate
     doublings = [min(batch, parts * 2**power) for power in range(math.ceil(math.log2(batch / parts)) + 1)]
@@ -191,7 +193,7 @@ def fitting(config: Config, packed: PackedImages, images: int, gpu: Gpu) -> tupl
     def tried(changes: dict[str, Any]) -> tuple[Config, Need] | None:
         changed = config.model_copy(update={"train": config.train.model_copy(update=changes)})
         need = training_need(changed, packed, images)
-        return (changed, need) if need.memory <= room(gpu) else None
+        return (changed, need) if need.memory <= room(gpu, known) else None
 
     if found := tried(choices[0]):
         return found

@@ -2,14 +2,13 @@
 
 from typing import Any
 
+from ddpm.commands.calibration import Calibration, calibration
 from ddpm.commands.checks import count_images
 from ddpm.commands.estimate import random_images
 from ddpm.commands.foresee import (
     BANDWIDTH,
-    COMPILED,
     CONTEXT,
     EAGER,
-    FRAGMENTS,
     LAUNCH,
     Need,
     dtype_of,
@@ -48,21 +47,29 @@ def tell(config: Config, gpu: Gpu) -> None:
         f"{gpu.bandwidth / 1e9:g} GB/s); {millions:.1f} M parameters, {side}×{side}, batch {batch}; "
         "computed, not measured\n"
     )
-    found = fitting(config, packed, images, gpu)
+    known = calibration()
+    found = fitting(config, packed, images, gpu, known)
     if found is None:
         raise RunError(f"not even one image at a time fits into {gpu.name}; lower model.channels, or set model.patch")
     changed, need = found
     changes = _changes(config, changed)
-    _memory(config, packed, images, gpu, need, changes)
-    _time(changed, images, gpu, need)
-    changes |= _sampling(changed, packed, gpu)
+    _memory(config, packed, images, room(gpu, known), need, changes)
+    _time(changed, images, need.seconds(gpu, dtype_of(changed, changed.train.precision), known), need)
+    changes |= _sampling(changed, packed, gpu, known)
     _line("use", _advice(config, changes))
-    print(
-        f"\nAssumed: {CONTEXT / 1e9:g} GB and {FRAGMENTS:.0%} of the memory for CUDA's context and fragments. The "
-        f"shorter time is that of {COMPILED:.0%} of the peak, compiled; the longer that of {EAGER:.0%} of the peak or "
-        f"{BANDWIDTH:.0%} of the bandwidth in each operation, and {LAUNCH * 1e6:g} µs between two, not compiled. "
+    print(f"\n{_basis(known)}")
+
+
+def _basis(known: Calibration) -> str:
+    """Say what turned counted work into time."""
+    assumed = (
+        f"{CONTEXT / 1e9:g} GB and {known.fragments:.0%} of the memory for CUDA's context and fragments. One time is "
+        f"that of {known.compiled:.0%} of the peak, compiled; the other {known.eager:.2g} times that of {EAGER:.0%} of "
+        f"the peak or {BANDWIDTH:.0%} of the bandwidth in each operation, and {LAUNCH * 1e6:g} µs between two, not "
+        "compiled. "
         "Held-out loss, previews and compilation come on top."
     )
+    return f"As measured on {known.gpu}: {assumed}" if known.gpu else f"Assumed: {assumed}"
 
 
 def _changes(config: Config, changed: Config) -> dict[str, Any]:
@@ -70,40 +77,40 @@ def _changes(config: Config, changed: Config) -> dict[str, Any]:
     return {key: after[key] for key in sorted(MEMORY) if after[key] != before[key]}
 
 
-def _memory(config: Config, packed: PackedImages, images: int, gpu: Gpu, need: Need, changes: dict[str, Any]) -> None:
-    words = f"{need.memory / 1e9:.1f} of {room(gpu) / 1e9:.1f} GB, not compiled; compiled, it needs less"
+def _memory(
+    config: Config, packed: PackedImages, images: int, room: float, need: Need, changes: dict[str, Any]
+) -> None:
+    words = f"{need.memory / 1e9:.1f} of {room / 1e9:.1f} GB, not compiled; compiled, it needs less"
     if changes:
         whole = training_need(config, packed, images).memory
-        _line("memory", f"as it is, the training does not fit: {whole / 1e9:.1f} of {room(gpu) / 1e9:.1f} GB")
+        _line("memory", f"as it is, the training does not fit: {whole / 1e9:.1f} of {room / 1e9:.1f} GB")
         words = f"with {', '.join(f'{key} {yaml_word(value)}' for key, value in changes.items())}: {words}"
     _line("memory", f"fits: {words}")
 
 
-def _time(config: Config, images: int, gpu: Gpu, need: Need) -> None:
-    train = config.train
-    fast, slow = need.seconds(gpu, dtype_of(config, train.precision))
+def _time(config: Config, images: int, seconds: tuple[float, float], need: Need) -> None:
+    fast, slow = seconds
     _line(
         "step", f"{fast * 1e3:.0f} to {slow * 1e3:.0f} ms, {need.flops / 1e12:.1f} TFLOP, {need.kernels:,} operations"
     )
-    steps = round(images * (1 - config.data.holdout)) * config.epochs // train.batch_size
+    steps = round(images * (1 - config.data.holdout)) * config.epochs // config.train.batch_size
     if steps:
         hours = f"{duration(fast * steps)} to {duration(slow * steps)}"
         _line("training", f"{hours} for {config.epochs:,} epochs, {steps:,} steps; computed, not measured")
 
 
-def _sampling(config: Config, packed: PackedImages, gpu: Gpu) -> dict[str, Any]:
+def _sampling(config: Config, packed: PackedImages, gpu: Gpu, known: Calibration) -> dict[str, Any]:
     """Print what sampling needs; returns what has to be changed for it."""
     sample = config.sample
     if sample.batch_size == "auto":
         return {}
     size = min(sample.batch_size, sample.n)
     need = sampling_need(config, packed, size)
-    if need.memory > room(gpu):
+    if need.memory > room(gpu, known):
         _line("sampling", f"{size} images at a time need {need.memory / 1e9:.1f} GB, too much")
         return {"sample.batch_size": "auto"}
-    fast, slow = (
-        seconds * sample.steps * sample.n / size for seconds in need.seconds(gpu, dtype_of(config, sample.precision))
-    )
+    calls = sample.steps * sample.n / size
+    fast, slow = (seconds * calls for seconds in need.seconds(gpu, dtype_of(config, sample.precision), known))
     _line("sampling", f"{duration(fast)} to {duration(slow)} for {sample.n:,} images, {need.memory / 1e9:.1f} GB")
     return {}
 

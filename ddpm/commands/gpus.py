@@ -1,5 +1,6 @@
 """GPUs as their makers' data sheets describe them, for a forecast on a machine that has none of them."""
 
+import re
 from dataclasses import dataclass
 
 from ddpm.runtime.errors import InputError
@@ -33,6 +34,7 @@ GPUS = [
     _gpu("RTX 4090", 24, 165, 82.6, 1008),
     _gpu("RTX 5090", 32, 209, 104.8, 1792),
     _gpu("A100", 79, 312, 156, 2039),  # of 80 GB
+    _gpu("H100 PCIe", 79, 756, 378, 2039),
     _gpu("H100", 79, 989, 494, 3350),  # SXM
     _gpu("H200", 139, 989, 494, 4800),
 ]
@@ -67,6 +69,17 @@ def find_gpu(name: str | None, memory: float | None, tflops: float | None, bandw
             raise InputError(f"{option}: found {number:g}, expected a number above 0; see the GPU's data sheet")
     size, peak, speed = given.values()
     return _gpu("this GPU", size, peak, peak / 2, speed)
+
+
+def known_gpu(cuda_name: str) -> Gpu | None:
+    """Find the GPU that CUDA calls so, such as "NVIDIA A100-SXM4-80GB"; None if the table lacks it, or has its kin."""
+    words = re.split(r"[^a-z0-9]+", cuda_name.lower())
+    kin = {"laptop", "mobile", "ti", "super", "d", "nvl", "mig", "max"}
+    for gpu in sorted(GPUS, key=lambda gpu: -len(gpu.name)):
+        own = gpu.name.lower().split()
+        if set(own) <= set(words) and not kin & (set(words) - set(own)):
+            return gpu
+    return None
 
 
 def _plain(name: str) -> str:

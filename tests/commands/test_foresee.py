@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpm.commands.calibration import Calibration
 from ddpm.commands.estimate import random_images
 from ddpm.commands.foresee import fitting, room, sampling_need, training_need
 from ddpm.commands.gpus import GPUS, find_gpu
@@ -82,8 +83,8 @@ def test_parts_are_doubled_until_they_fit_and_then_activations_are_forgotten(tin
 
     def found(memory):
         gpu = find_gpu(None, (memory + 0.6e9) / 0.95 / 2**30, 10, 100)
-        assert room(gpu) == pytest.approx(memory)
-        result = fitting(config, packed(config), 0, gpu)
+        assert room(gpu, Calibration()) == pytest.approx(memory)
+        result = fitting(config, packed(config), 0, gpu, Calibration())
         return result and (result[0].train.accumulate, result[0].train.checkpoint_activations)
 
     assert found(needs[0] * 1.001) == (1, False)

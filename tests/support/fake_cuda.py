@@ -71,6 +71,7 @@ def _driver(patch: pytest.MonkeyPatch, watch: Watch, total: int) -> None:
         "get_device_name": lambda device=None: about.name,
         "get_device_capability": lambda device=None: (about.major, about.minor),
         "max_memory_allocated": lambda device=None: watch.peak,
+        "max_memory_reserved": lambda device=None: watch.peak,
         "memory_allocated": lambda device=None: watch.now,
         "reset_peak_memory_stats": lambda device=None: reset(),
         "empty_cache": lambda: None,
