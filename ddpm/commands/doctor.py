@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ddpm.config import Config, load_config
 from ddpm.runtime.errors import InputError, RunError, unless_too_large
 
-if TYPE_CHECKING:  # PyTorch takes seconds to import, which --help should not
+if TYPE_CHECKING:  # PyTorch takes seconds to import, the parameters a tenth of one, and --help shall take none
     import torch
 
     from ddpm.commands.estimate import Cost
+    from ddpm.config import Config
     from ddpm.training.loop import Training
 
 HELP = "check this machine, and predict memory, images per second and hours of params.yaml; takes about a minute"
@@ -36,6 +36,8 @@ def doctor(arguments: argparse.Namespace) -> None:
         InputError: params.yaml cannot be used, or the GPU that is asked for is not known.
         RunError: there is a problem.
     """
+    from ddpm.config import load_config
+
     config = load_config()
     asked = (arguments.gpu, arguments.gpu_memory, arguments.gpu_tflops, arguments.gpu_bandwidth)
     if any(value is not None for value in asked):
@@ -68,7 +70,7 @@ def doctor(arguments: argparse.Namespace) -> None:
         raise RunError(f"{problems} problem{'s' * (problems != 1)}, see above")
 
 
-def builder(config: Config, device: "torch.device") -> "Callable[[int], Training]":
+def builder(config: "Config", device: "torch.device") -> "Callable[[int], Training]":
     """What makes a training of random images with so many per step, as `training_cost` and `largest_batch` want it."""
     from ddpm.commands.estimate import random_images
     from ddpm.training.setup import prepare
@@ -81,7 +83,7 @@ def builder(config: Config, device: "torch.device") -> "Callable[[int], Training
     return build
 
 
-def predicted_cost(config: Config, images: int, device: "torch.device") -> "Cost":
+def predicted_cost(config: "Config", images: int, device: "torch.device") -> "Cost":
     """Predict what a training step costs, with so many images in the memory.
 
     Raises:
@@ -96,7 +98,7 @@ def predicted_cost(config: Config, images: int, device: "torch.device") -> "Cost
     return replace(cost, memory=cost.memory + held, images=held)
 
 
-def _estimate(config: Config, images: int, parameters: int) -> bool:
+def _estimate(config: "Config", images: int, parameters: int) -> bool:
     """Measure and print what the stages will take; says whether all of them fit into the memory."""
     import torch
 
@@ -108,7 +110,7 @@ def _estimate(config: Config, images: int, parameters: int) -> bool:
     return all([_training(config, cost, images, parameters), _sampling(config, device), _scoring(config, images)])
 
 
-def _too_large(config: Config, device: "torch.device") -> None:
+def _too_large(config: "Config", device: "torch.device") -> None:
     """Say which batch would fit, compiled if the training will be: without, it would seem to be smaller."""
     from ddpm.commands.estimate import largest_batch
 
@@ -127,7 +129,7 @@ def _too_large(config: Config, device: "torch.device") -> None:
     _line("problem", "memory", f"train.batch_size: {batch} images do not fit into the memory; {remedy}")
 
 
-def _training(config: Config, cost: "Cost", images: int, parameters: int) -> bool:
+def _training(config: "Config", cost: "Cost", images: int, parameters: int) -> bool:
     import torch
 
     from ddpm.runtime.devices import memory
@@ -152,7 +154,7 @@ def _training(config: Config, cost: "Cost", images: int, parameters: int) -> boo
     return enough
 
 
-def _sampling(config: Config, device: "torch.device") -> bool:
+def _sampling(config: "Config", device: "torch.device") -> bool:
     from ddpm.commands.estimate import largest_batch, random_images, sampling_batch, sampling_seconds
     from ddpm.model.trained import DiffusionModel
     from ddpm.runtime.progress import duration
@@ -180,7 +182,7 @@ def _sampling(config: Config, device: "torch.device") -> bool:
     return True
 
 
-def _scoring(config: Config, images: int) -> bool:
+def _scoring(config: "Config", images: int) -> bool:
     import torch
 
     from ddpm.commands.estimate import scoring_seconds

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
-
 from ddpm.parameter_types import Device, Sampler, Spacing
 from ddpm.runtime.errors import MAKE_ROOM, InputError, is_disk_full, memory_for
 from ddpm.runtime.paths import MODELS, SHIPPED
 
-if TYPE_CHECKING:  # PyTorch takes seconds to import, which --help and a mistyped option should not
+if TYPE_CHECKING:  # PyTorch takes seconds to import, NumPy a tenth of one, and --help shall take none
+    import numpy as np
+
     from ddpm.model.trained import DiffusionModel
 
 HELP = "paint images with a trained model: a grid, the raw pixels, or a GIF of their way from noise"
@@ -129,7 +129,7 @@ def sample(arguments: argparse.Namespace) -> None:
     print(f"Painted {count} image{'s' * (count != 1)} in {seconds:.1f} s ({count / seconds:.1f} images/s): {files}")
 
 
-def paint(model: "DiffusionModel", n: int, *, steps: int, **options: Any) -> np.ndarray:
+def paint(model: "DiffusionModel", n: int, *, steps: int, **options: Any) -> "np.ndarray":
     """Paint n images behind a progress bar that moves with every step: (n, H, W, 3) uint8."""
     from ddpm.runtime.progress import progress_bar
 

@@ -9,7 +9,8 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 import torch
 from pydantic import BaseModel, ValidationError, model_validator
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ddpm.config import DiffusionConfig, ModelConfig, sentences
 from ddpm.data.class_names import find_class
@@ -271,7 +272,8 @@ def load_model(folder: str | Path, device: str = "auto") -> DiffusionModel:
         num_classes = len(about.class_names) if about.model.conditional else None
         none_class = num_classes is not None and len(weights["class_embedding.weight"]) > num_classes
         channels = Diffusion(about.schedule, **about.diffusion.model_dump()).output_channels
-        with torch.device("meta"):  # without memory, which a hostile config could ask for by the terabyte
+        # Without memory, which a hostile config could ask for by the terabyte.
+        with torch.device("meta"), _NoNormalInit():
             unet = UNet(about.model, about.image_size, num_classes, channels, none_class)
         unet.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     except (KeyError, RuntimeError) as error:
@@ -282,6 +284,13 @@ def load_model(folder: str | Path, device: str = "auto") -> DiffusionModel:
         ) from None
     place = choose_device(device)
     return DiffusionModel(unet.to(place, memory_format=memory_format(place)), config)  # type: ignore[call-overload]
+
+
+class _NoNormalInit(TorchFunctionMode):
+    """Skips the normal initialisation of an embedding: on the device meta, it imports torch._dynamo for seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return kwargs["tensor"] if func is nn.init.normal_ else func(*args, **(kwargs or {}))
 
 
 def _check(name: str, value: object, good: bool, choices: str) -> None:
