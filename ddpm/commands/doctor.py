@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, the parameters a tenth of 
 
 HELP = "check this machine, and predict memory, images per second and hours of params.yaml; takes about a minute"
 CLASSES = 102  # of the random images; their number costs nothing
+LONG = 24 * 3600  # seconds; a training that takes longer has shorter recipes named beside it
+SHORTER = {"cpu": ("cpu-1h", "cpu-10h"), "cuda": ("gpu-30min",)}
 
 
 def add_parser(commands: Any) -> None:
@@ -132,6 +134,7 @@ def _too_large(config: "Config", device: "torch.device") -> None:
 def _training(config: "Config", cost: "Cost", images: int, parameters: int) -> bool:
     import torch
 
+    from ddpm.commands.use import names
     from ddpm.runtime.devices import memory
     from ddpm.runtime.progress import duration
     from ddpm.training.step import STATE_BYTES
@@ -151,6 +154,9 @@ def _training(config: "Config", cost: "Cost", images: int, parameters: int) -> b
     _line("", "speed", f"{rate:.3g} images/s{how}")
     trained = round(images * (1 - config.data.holdout)) * config.epochs
     _line("", "time", f"{duration(trained / rate)} for {config.epochs:,} epochs, {trained // batch:,} steps")
+    shorter = [f"`python -m ddpm use {name}`" for name in SHORTER[config.device] if name in names()]
+    if trained / rate > LONG and shorter:
+        _line("", "recipe", f"shorter: {', '.join(shorter)}")
     return enough
 
 

@@ -97,6 +97,17 @@ def quick(monkeypatch):
     monkeypatch.setattr("ddpm.commands.estimate.scoring_seconds", lambda *_: 1.0)
 
 
+@pytest.mark.parametrize(("step_seconds", "named"), [(2.1, False), (2.3, True)])  # 39,375 steps: 23 hours, 25 hours
+def test_a_training_of_days_has_a_shorter_recipe_named_beside_it(
+    step_seconds, named, doctor, quick, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("ddpm.commands.estimate.training_cost", lambda *_: Cost(step_seconds, 1e9, 32))
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/cpu-1h.yaml").write_text("epochs: 1\n")
+    code, printed = doctor()
+    assert code == 0 and ("recipe           shorter: `python -m ddpm use cpu-1h`\n" in printed) is named, printed
+
+
 def test_what_fits_is_looked_for_as_it_will_be_trained_compiled(doctor, monkeypatch):
     """Which takes less memory: without, the batch would be advised that fits a training that is not compiled."""
     built, compiled, take = [], [], Training.train_step
