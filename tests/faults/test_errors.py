@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shlex
 import sys
 from contextlib import ExitStack
 
@@ -49,7 +50,7 @@ def run(command: str, place: Place) -> None:
     elif command.startswith("ddpm"):
         from ddpm.__main__ import main
 
-        place.patch.setattr(sys, "argv", command.split())
+        place.patch.setattr(sys, "argv", shlex.split(command))
         main()
     else:
         stage = importlib.import_module(f"stages.{command}").main

@@ -191,7 +191,7 @@ PARAMETERS = [
             "--gpu: 'RTX 9090' is not in the table (RTX 3060, RTX 3080 Ti, RTX 3090, RTX 4090, RTX 5090, A100, "
             "H100 PCIe, H100, H200); give --gpu-memory, --gpu-tflops, --gpu-bandwidth of it instead"
         ),
-        run="ddpm doctor --gpu RTX\u00a09090",
+        run="ddpm doctor --gpu 'RTX 9090'",
     ),
     Case(
         "`python -m ddpm doctor --gpu-memory 12 --gpu-tflops 68`",
