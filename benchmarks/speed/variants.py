@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import spread
 from benchmarks.changes import changed_config
-from ddpm.commands.estimate import CHUNK_SECONDS, random_images, sampling_seconds, seconds_of
+from ddpm.commands.estimate import CHUNK_SECONDS, random_images, sampling_seconds, step_timer
 from ddpm.config import Config
 from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import UNet
@@ -41,17 +41,10 @@ def _training_step(config: Config, channels_last: bool, device: torch.device) ->
     training = prepare(config, random_images(config, max(IMAGES, config.train.batch_size), CLASSES), device)
     if channels_last:
         training.unet.to(memory_format=torch.channels_last)
-    step = 0
-
-    def take(count: int) -> None:
-        nonlocal step
-        for _ in range(count):
-            training.train_step(step)
-            step += 1
-
-    first, second = (seconds_of(lambda: take(1), device) for _ in range(2))
+    seconds = step_timer(training)
+    first, second = seconds(1), seconds(1)
     count = max(1, int(CHUNK_SECONDS / second))
-    chunks = [seconds_of(lambda: take(count), device) / count for _ in range(CHUNKS)]
+    chunks = [seconds(count) for _ in range(CHUNKS)]
     return {"step_seconds": spread(chunks), "first_seconds": first, **_memory(device)}
 
 

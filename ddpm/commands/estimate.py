@@ -74,8 +74,8 @@ def seconds_of(action: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def step_seconds(training: Training) -> float:
-    """Time of one optimisation step, in seconds: the median of a few chunks of steps, after a warm-up."""
+def step_timer(training: Training) -> Callable[[int], float]:
+    """Make a function that takes so many further optimisation steps, and returns the seconds of one of them."""
     step = 0
 
     def take(count: int) -> None:
@@ -84,13 +84,18 @@ def step_seconds(training: Training) -> float:
             training.train_step(step)
             step += 1
 
-    device = training.device
-    first = [seconds_of(lambda: take(1), device) for _ in range(WARM_UP)]
+    return lambda count: seconds_of(lambda: take(count), training.device) / count
+
+
+def step_seconds(training: Training) -> float:
+    """Time of one optimisation step, in seconds: the median of a few chunks of steps, after a warm-up."""
+    seconds = step_timer(training)
+    first = [seconds(1) for _ in range(WARM_UP)]
     # The second step is the guide, because the first may include a compilation.
     count = min(50, max(1, int(CHUNK_SECONDS / first[-1])))
     if first[-1] > CHUNK_SECONDS:  # once more is enough: other work on the machine can only make it longer
-        return min(first[-1], seconds_of(lambda: take(1), device))
-    return statistics.median(seconds_of(lambda: take(count), device) / count for _ in range(CHUNKS))
+        return min(first[-1], seconds(1))
+    return statistics.median(seconds(count) for _ in range(CHUNKS))
 
 
 def training_cost(
