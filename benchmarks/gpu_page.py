@@ -7,26 +7,19 @@ from benchmarks import in_words, whereabouts
 from benchmarks.speed.contenders import LABELS
 
 Part = dict[str, Any]
-TITLES = {
-    "tests": "Does it work?",
-    "step": "A training step",
-    "peers": "Beside diffusers",
-    "sampling": "Sampling",
-    "training": "A training",
-}
 
 
 def page(content: dict[str, Any]) -> str:
     """Render what was measured so far."""
     lines = ["# All that a GPU can show", "", f"{whereabouts(content['machine'])}.", ""]
-    for name, title in TITLES.items():
+    for name, (title, section) in SECTIONS.items():
         part = content["parts"].get(name)
         if part is None:
             body = ["Not measured yet."]
         elif "failed" in part:
             body = [f"Failed: {part['failed']}"]
         else:
-            body = SECTIONS[name](part)
+            body = section(part)
         lines += [f"## {title}", "", *body, ""]
     return "\n".join([*lines, *_calibration(content["calibration"]), ""])
 
@@ -123,10 +116,10 @@ def _gb(size: float | None) -> str:
     return f"{size / 1e9:.2f} GB" if size else "–"
 
 
-SECTIONS: dict[str, Callable[[Part], list[str]]] = {
-    "tests": _tests,
-    "step": _step,
-    "peers": _peers,
-    "sampling": _sampling,
-    "training": _training,
+SECTIONS: dict[str, tuple[str, Callable[[Part], list[str]]]] = {
+    "tests": ("Does it work?", _tests),
+    "step": ("A training step", _step),
+    "peers": ("Beside diffusers", _peers),
+    "sampling": ("Sampling", _sampling),
+    "training": ("A training", _training),
 }

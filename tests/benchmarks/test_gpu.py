@@ -146,6 +146,23 @@ def test_a_kill_and_a_failed_part_cost_that_part_alone(workspace, capsys):
     assert json.loads(gpu.FILE.read_text())["calibration"]["compiled"] == pytest.approx(0.3)
 
 
+def test_what_nobody_has_foreseen_costs_its_form_alone(monkeypatch, capsys):
+    def alone(_action, _config, form, *_size):
+        if form == "compiled":
+            raise RuntimeError("InductorError: no such instruction\non this GPU")
+        return FORM | {"images_per_second": 7.0}
+
+    monkeypatch.setattr(gpu, "alone", alone)
+    config = configured(**TINY | {"device": "cpu"})
+    forms = gpu.step(config, OPTIONS)["forms"]
+    assert {form: row.get("failed") for form, row in forms.items()} == {
+        "not compiled": None, "compiled": "InductorError: no such instruction", CHANNELS_LAST: None,
+    }  # fmt: skip
+    failed = [row["form"] for row in gpu.sample(config, OPTIONS)["rows"] if "failed" in row]
+    assert failed and set(failed) == {"compiled"}
+    assert "Traceback" in capsys.readouterr().err  # for whoever has to mend it
+
+
 def test_another_machine_or_commit_begins_anew(workspace, monkeypatch, capsys):
     gpu.run(argparse.Namespace(**vars(OPTIONS) | {"only": ["tests"]}))
     true = gpu.machine
