@@ -1,11 +1,15 @@
 """Which runs are compared, what is marked as the best, and what becomes of names and pictures."""
 
+import functools
 import html
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
 
@@ -13,7 +17,7 @@ from ddpm.data.pictures import grid, save_png
 from ddpm.reporting.comparison import plots
 from ddpm.reporting.comparison.cells import cells, marks, newest, protocols, settings, tables, tidy
 from ddpm.reporting.comparison.findings import findings, sweep
-from ddpm.reporting.comparison.markdown import fid_table
+from ddpm.reporting.comparison.markdown import REAL, fid_table, other_scores
 from ddpm.reporting.comparison.names import label
 from ddpm.reporting.report import plain
 
@@ -200,6 +204,38 @@ def test_figures_want_two_points(tmp_path) -> None:
     assert plots.save_by_hours(same_epochs, tmp_path / "hours.png") and (tmp_path / "hours.png").exists()
 
 
+def test_the_last_row_of_the_other_scores_is_that_of_real_images() -> None:
+    runs = [{"metrics.inception/coverage": 0.2, "metrics.inception/coverage_floor": floor} for floor in (0.5, 0.7)]
+    rows = other_scores(cells(scored(runs[0], runs[1] | {"params.epochs": "9"})), []).splitlines()
+    assert rows[0] == "| run | coverage | training |" and rows[-1] == f"| {REAL} | 0.60 | – |"
+    assert REAL not in other_scores(cells(scored({})), [])
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, draw: Callable[[], object]) -> list[Axes]:
+    """The panels of the figure that is drawn."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
+    draw()
+    return figures[0].axes
+
+
+def test_each_known_score_has_a_panel_with_its_points_and_the_score_of_photographs(monkeypatch, tmp_path) -> None:
+    kid = {"metrics.inception/kid": 0.02, "metrics.inception/kid_low": 0.01, "metrics.inception/kid_high": 0.04}
+    floor = {"metrics.inception/fid_floor": 5.0, "metrics.inception/kid_floor": 0.001}
+    runs = [kid | floor | {"params.epochs": epochs, "params.sample.steps": epochs} for epochs in ("9", "18")]
+    table = cells(scored(*runs))
+    by_steps = functools.partial(plots.save_by_steps, [("ddim", table)], tmp_path)
+    for draw in (functools.partial(plots.save_by_epochs, table, {}, tmp_path), by_steps):
+        panels = drawn(monkeypatch, draw)
+        assert [axes.get_ylabel()[:3] for axes in panels] == ["FID", "KID"]  # coverage is not known
+        for axes, value, low, high, photographs in zip(panels, (10, 20), (9, 10), (11, 40), (5, 1), strict=True):
+            points = axes.containers[0]
+            assert points.lines[0].get_xydata().tolist() == [[9, value], [18, value]]
+            assert np.allclose(points.lines[2][0].get_segments()[0], [[9, low], [9, high]])
+            dashed = [line for line in axes.lines if line.get_label() == plots.FLOOR]
+            assert [line.get_ydata() for line in dashed] == [[photographs] * 2]
+
+
 def test_what_is_beyond_the_spread_of_seeds_is_told_and_what_is_not() -> None:
     fids = {
         ("cosine", "300"): (14.0, 14.2, 14.4),
@@ -217,20 +253,21 @@ def test_what_is_beyond_the_spread_of_seeds_is_told_and_what_is_not() -> None:
     (table,) = tables(cells(runs), settings(runs))
     several = {schedule if epochs == "700" else "short": each for (schedule, epochs), each in fids.items()}
 
-    def welch(high, low):
+    def games_howell(high, low):
         x, y = (np.array(several[name]) for name in (high, low))
         parts = [each.var(ddof=1) / len(each) for each in (x, y)]
         freedom = sum(parts) ** 2 / sum(part**2 / 2 for part in parts)  # Welch and Satterthwaite, 3 seeds each
-        half = stats.t.ppf(0.975, freedom) * sum(parts) ** 0.5
+        half = stats.studentized_range.ppf(0.95, 4, freedom) / 2**0.5 * sum(parts) ** 0.5  # of 4 settings
         return f"{x.mean() - y.mean() - half:.2f} to {x.mean() - y.mean() + half:.2f}"
 
+    how = "over 3 and 3 seeds, for any two of 4 settings by Games and Howell"
     assert findings(table) == [
         "Lowest mean FID of 4 settings: cosine · 700 epochs, 12.20.",
-        f"With as many epochs, linear is higher by 0.27 ({welch('linear', 'cosine')} over 3 and 3 "
-        "seeds, Welch's t, so these seeds do not tell them apart).",
-        "With as many epochs, sigmoid is higher by 7.80; with a single seed, nothing tells whether another one "
-        "would change that.",
-        f"From 300 to 700 epochs, cosine gains 2.00 ({welch('short', 'cosine')} over 3 and 3 seeds, Welch's t).",
+        f"With as many epochs, linear is higher by 0.27 ({games_howell('linear', 'cosine')} {how}, so these seeds do "
+        "not separate them).",
+        "With as many epochs, sigmoid is higher by 7.80; with a single seed, it is not known whether another "
+        "one would change that.",
+        f"From 300 to 700 epochs, cosine gains 2.00 ({games_howell('short', 'cosine')} {how}).",
     ]
     assert sweep(table, settings(runs)) == (
         "dvc exp run --queue -S schedule=cosine,linear,sigmoid -S epochs=300,700 -S seed=0,1,2"

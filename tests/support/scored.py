@@ -12,6 +12,7 @@ from ddpm.tracking.identity import TRAINING, run_filter
 from tests.support.tracked import client
 
 TAGS = {"extractor": "inception", "weights.sha256": "b" * 64, "data.sha256": "d" * 64}
+SUMMARY = {"count": 8189, "class_names": [f"class {number}" for number in range(102)]}
 
 
 def with_training(config: Config, **values: object) -> Config:
@@ -24,6 +25,7 @@ def record_training(config: Config, device: str = "NVIDIA H100", seconds: float 
     key = hashlib.sha256(config.model_dump_json(include=TRAINING).encode()).hexdigest()
     with tracking.training_run(config, key) as run:
         run.tags({"device": device, "data.sha256": TAGS["data.sha256"]})
+        run.dataset(config.data, SUMMARY, TAGS["data.sha256"], "training")
         for step in range(1, 5):
             run.metrics({"train/loss": 1 / step, "quick/epoch": config.epochs * step / 4}, step=100 * step)
             run.metrics({"quick/fid": (70 if config.schedule == "linear" else 50) / step + 15}, step=100 * step)
@@ -47,7 +49,8 @@ def record_scores(
     scores |= {"recall": 0.4, "recall_low": 0.36, "recall_high": 0.44, "recall_floor": 0.75}
     scores |= {"memorisation": 0.98, "memorisation_low": 0.97, "memorisation_high": 0.99}
     with tracking.later_stage(config, key) as run:
-        run.metrics({f"{extractor}/{name}": value for name, value in scores.items()})
+        run.scores({f"{extractor}/{name}": value for name, value in scores.items()})
+        run.dataset(config.data, SUMMARY, TAGS["data.sha256"], "evaluation")
         run.tags(TAGS | {"extractor": extractor})
         if images is not None:
             save_png(grid(images, columns=8), folder / "samples" / "grid.png")

@@ -12,13 +12,13 @@ PROTOCOL = ["extractor", "weights", "data", "reference", "samples"]
 SCORES = ("fid", "kid", "coverage", "recall", "density", "precision", "memorisation")
 AXES = ["schedule", "epochs"]  # rows and columns of a table
 SAMPLER = ["params.sample.sampler", "params.sample.steps"]  # what a table is called by
-# Parameters that are told otherwise, or decide no score.
+# Parameters that are reported elsewhere, or decide no score.
 APART = {
     *(f"params.{name}" for name in ("schedule", "epochs", "seed", "device", "train.log_every")),
     *(f"params.{name}" for name in ("sample.n", "sample.batch_size")),
 }
 APART_GROUPS = ("params.data.", "params.fid.", "params.tracking.")
-HOLDOUT = "params.data.holdout"  # the one parameter of the data that their checksum does not tell
+HOLDOUT = "params.data.holdout"  # the one parameter of the data that their checksum does not cover
 
 # Parameters and tags that a comparison asks for.
 TOLD = [
@@ -30,7 +30,7 @@ SECONDS = "metrics.seconds/train"
 
 
 def tidy(runs: pd.DataFrame) -> pd.DataFrame:
-    """Name what a comparison asks for, of the runs that tell all of it.
+    """Name what a comparison asks for, of the runs that record all of it.
 
     Args:
         runs: see `tracking.finished.scored_runs`.
@@ -114,13 +114,13 @@ def tables(cells: pd.DataFrame, settings: Sequence[str]) -> list[pd.DataFrame]:
 
 
 def marks(scores: pd.DataFrame) -> list[str]:
-    """Say which scores are the best, as far as their intervals tell; lower is better.
+    """Mark which scores are the best, as far as their intervals show; lower is better.
 
     Args:
         scores: columns fid, fid_low, fid_high; an unknown end of an interval may lie anywhere.
 
     Returns:
-        For each row "best" (the lowest, and its interval overlaps no other), "tied" (not told apart from the lowest;
+        For each row "best" (the lowest, and its interval overlaps no other), "tied" (not separable from the lowest;
         the lowest itself is among them) or "". One score alone is not the best of anything.
     """
     if len(scores) < 2:

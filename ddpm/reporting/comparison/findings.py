@@ -1,4 +1,4 @@
-"""What can be said of a table by calculation: which setting is best, and what differs beyond the spread of seeds."""
+"""Conclusions from a table: which setting is best, and what differs beyond the spread of seeds."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -24,15 +24,17 @@ def findings(table: pd.DataFrame) -> list[str]:
     best = min(found, key=lambda cell: cell["fid"])
     others = [cell for cell in found if cell["epochs"] == best["epochs"] and cell is not best]
     longer = [cell for cell in found if cell["schedule"] == best["schedule"]]
+    count = len(found)
     return [
-        f"Lowest mean FID of {len(found)} settings: {plain(training_name(best))}, {best['fid']:.2f}.",
+        f"Lowest mean FID of {count} settings: {plain(training_name(best))}, {best['fid']:.2f}.",
         *(
-            f"With as many epochs, {plain(cell['schedule'])} {_difference(cell, best, 'is higher by', 'is lower by')}"
+            f"With as many epochs, {plain(cell['schedule'])} "
+            f"{_difference(cell, best, count, 'is higher by', 'is lower by')}"
             for cell in others
         ),
         *(
             f"From {before['epochs']} to {epochs_name(after['epochs'])}, {plain(best['schedule'])} "
-            f"{_difference(before, after, 'gains', 'loses')}"
+            f"{_difference(before, after, count, 'gains', 'loses')}"
             for before, after in pairwise(longer)
         ),
     ]
@@ -52,16 +54,18 @@ def one_line(words: Sequence[str]) -> str:
     return " ".join(shlex.join(words).split())
 
 
-def _difference(high: dict[Any, Any], low: dict[Any, Any], falls: str, rises: str) -> str:
+def _difference(high: dict[Any, Any], low: dict[Any, Any], settings: int, falls: str, rises: str) -> str:
     """By how much the FID of one cell is above that of another, with its interval where there are seeds for one."""
     gap = high["fid"] - low["fid"]
-    told = f"{falls if gap >= 0 else rises} {abs(gap):.2f}"
-    interval = difference(high["fids"], low["fids"])
+    found = f"{falls if gap >= 0 else rises} {abs(gap):.2f}"
+    interval = difference(high["fids"], low["fids"], settings)
     if interval is None:
-        return f"{told}; with a single seed, nothing tells whether another one would change that."
+        return f"{found}; with a single seed, it is not known whether another one would change that."
     ends = sorted((interval.low, interval.high) if gap >= 0 else (-interval.high, -interval.low))
-    verdict = "" if interval.low > 0 or interval.high < 0 else ", so these seeds do not tell them apart"
-    return f"{told} ({ends[0]:.2f} to {ends[1]:.2f} over {high['seeds']} and {low['seeds']} seeds, Welch's t{verdict})."
+    verdict = "" if interval.low > 0 or interval.high < 0 else ", so these seeds do not separate them"
+    method = "Welch's t" if settings == 2 else f"for any two of {settings} settings by Games and Howell"
+    seeds = f"over {high['seeds']} and {low['seeds']} seeds, {method}"
+    return f"{found} ({ends[0]:.2f} to {ends[1]:.2f} {seeds}{verdict})."
 
 
 def _options(values: dict[str, list[Any]]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from ddpm.reporting.report import plain
 
 MARKS = {"best": "**{}**", "tied": "≈ {}", "": "{}"}
 NOTHING = "–"
+REAL = "real images as samples"
 OTHERS = {"kid": "KID × 1000"} | {name: name for name in ("coverage", "recall", "density", "precision", "memorisation")}
 
 
@@ -22,7 +23,7 @@ def span(low: float, high: float) -> str:
 
 
 def fid_table(cells: pd.DataFrame) -> str:
-    """FID by schedule (rows) and epochs (columns), the best of them marked as far as the intervals tell."""
+    """FID by schedule (rows) and epochs (columns), the best of them marked as far as the intervals show."""
     texts = [MARKS[mark].format(_score(cell, "fid")) for mark, cell in zip(marks(cells), _records(cells), strict=True)]
     grid = cells.assign(text=texts).pivot(index="schedule", columns="epochs", values="text").fillna(NOTHING)
     rows = [[plain(schedule), *line] for schedule, line in zip(grid.index, grid.to_numpy().tolist(), strict=True)]
@@ -30,7 +31,7 @@ def fid_table(cells: pd.DataFrame) -> str:
 
 
 def other_scores(cells: pd.DataFrame, settings: Sequence[str]) -> str:
-    """The scores beside FID and the time of training, a row per cell."""
+    """The scores beside FID and the time of training, a row per cell; the last has the mean scores of real images."""
     known = {name: title for name, title in OTHERS.items() if cells[name].notna().any()}
     rows = [
         [
@@ -40,6 +41,11 @@ def other_scores(cells: pd.DataFrame, settings: Sequence[str]) -> str:
         ]
         for cell in _records(cells)
     ]
+    floors = {f"{name}_floor": name for name in known}
+    real = cells[list(floors)].mean().rename(floors).to_dict()
+    if any(map(pd.notna, real.values())):
+        unknown = {f"{name}{end}": float("nan") for name in known for end in ("_low", "_high", "_floor")}
+        rows.append([REAL, *(_score({**real, **unknown, "seeds": 1}, name) for name in known), NOTHING])
     return _table(["run", *known.values(), "training"], rows)
 
 

@@ -36,13 +36,13 @@ def write_comparison(runs: pd.DataFrame, folder: Path, name: str, experiment: st
         condition: MLflow's filter by which they were chosen, or "".
 
     Raises:
-        InputError: no run tells against what it was scored.
+        InputError: no run records against what it was scored.
         RunError: the store cannot be read any more.
     """
-    told = tidy(runs)
-    if told.empty:
+    recorded = tidy(runs)
+    if recorded.empty:
         raise InputError(
-            f"experiment {experiment!r}: none of {len(runs)} scored runs tells all of "
+            f"experiment {experiment!r}: none of {len(runs)} scored runs records all of "
             "schedule, epochs, seed, extractor, weights.sha256, data.sha256, fid.reference and sample.n; "
             "`dvc repro` makes one that does"
         )
@@ -50,7 +50,7 @@ def write_comparison(runs: pd.DataFrame, folder: Path, name: str, experiment: st
     pictures.mkdir(parents=True, exist_ok=True)
     for stale in pictures.glob("protocol*.png"):
         stale.unlink()
-    groups = protocols(told)
+    groups = protocols(recorded)
     markdown = render(
         {
             "name": name,
@@ -58,7 +58,7 @@ def write_comparison(runs: pd.DataFrame, folder: Path, name: str, experiment: st
             "condition": plain(condition),
             "command": one_line(["python", "-m", "ddpm", "compare", *_given(name, folder, experiment, condition)]),
             "runs": len(runs),
-            "untold": len(runs) - len(told),
+            "unrecorded": len(runs) - len(recorded),
             "sections": [_section(group, number, pictures) for number, group in enumerate(groups[:MAX_PROTOCOLS], 1)],
             "more_sections": max(0, len(groups) - MAX_PROTOCOLS),
         },
@@ -78,7 +78,7 @@ def _given(name: str, folder: Path, experiment: str, condition: str) -> list[str
 
 
 def _numbered(runs: pd.DataFrame, groups: list[pd.DataFrame]) -> pd.DataFrame:
-    """All runs, with the number of their protocol (none: it is not told), and whether the page takes them in."""
+    """All runs, with the number of their protocol (none: it is not recorded), and whether the page takes them in."""
     numbers = {run_id: number for number, group in enumerate(groups, 1) for run_id in group["run_id"]}
     compared = {run_id for group in groups for run_id in newest(group)["run_id"]}
     numbered = runs.copy()
@@ -88,7 +88,7 @@ def _numbered(runs: pd.DataFrame, groups: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _section(group: pd.DataFrame, number: int, pictures: Path) -> dict[str, Any]:
-    """What the page says of the runs of one protocol."""
+    """The page's section on the runs of one protocol."""
     differing, all_cells = settings(group), cells(group)
     split = tables(all_cells, differing)
     floors = group["fid_floor"].dropna()

@@ -1,6 +1,7 @@
 """Figures of a comparison, and pictures of the same seeds; each shows runs of one protocol."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -15,7 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 from ddpm.data.pictures import save_png
 from ddpm.reporting.figures import default_style, save
 
-SIZE, DPI = (6.4, 4.0), 135
+HEIGHT, WIDTHS, DPI = 4.0, (6.4, 9.6, 12.8), 135  # inches, by the number of panels; dots per inch
+# Score, label, and by how much it is multiplied. The first is drawn always, the others where they are known.
+PANELS = (("fid", "FID, lower is better", 1), ("kid", "KID × 1000, lower is better", 1000), ("coverage", "coverage", 1))
+FLOOR = "photographs in their place"
 MARKERS = "osD^vP*X"
 GAP = 2  # pixels between the images of a grid, see pictures.grid
 COLUMNS = 8  # of the grid that the sample stage writes
@@ -24,7 +28,7 @@ TEXT, MARGIN = 15, 8  # pixels: height of the letters, and white around them
 
 @default_style()
 def save_by_epochs(cells: pd.DataFrame, quick: Mapping[str, pd.DataFrame], path: Path) -> bool:
-    """Draw FID against epochs, a line per schedule; returns whether there were the two points that it takes.
+    """Draw the scores against epochs, a line per schedule; returns whether there were the two points that it takes.
 
     Args:
         cells: see `cells.cells`; of one setting.
@@ -33,14 +37,13 @@ def save_by_epochs(cells: pd.DataFrame, quick: Mapping[str, pd.DataFrame], path:
     """
     if cells["epochs"].nunique() < 2:
         return False
-    figure, axes = _figure("epochs")
+    panels = _panels("epochs", cells)
     for schedule, line in cells.sort_values("epochs").groupby("schedule"):
-        _points(axes, line, "epochs", _colour(schedule, cells), str(schedule))
+        panels.points(line, "epochs", _colour(schedule, cells), str(schedule))
     for schedule, curve in quick.items():
         name, colour = f"{schedule}, quick scores while training", _colour(schedule, cells)
-        axes.plot(curve["quick/epoch"], curve["quick/fid"], ":", color=colour, linewidth=1, label=_plain(name))
-    curves = [curve.rename(columns={"quick/fid": "fid"}) for curve in quick.values()]
-    _finish(figure, axes, pd.concat([cells, *curves]), path)
+        panels.first.plot(curve["quick/epoch"], curve["quick/fid"], ":", color=colour, linewidth=1, label=_plain(name))
+    panels.save(path)
     return True
 
 
@@ -55,32 +58,33 @@ def save_by_hours(cells: pd.DataFrame, path: Path) -> bool:
     known = cells.dropna(subset=["hours"])
     if len(known) < 2:
         return False
-    figure, axes = _figure("hours of training")
+    panels = _panels("hours of training", known, count=1)
     devices = sorted(set(known["device"]))
     for (schedule, device), line in known.sort_values("hours").groupby(["schedule", "device"]):
         mark = MARKERS[devices.index(str(device)) % len(MARKERS)]
-        _points(axes, line, "hours", _colour(schedule, cells), f"{schedule}, {device}", mark, "")
-    axes.set_xlim(left=0)
-    _finish(figure, axes, known, path)
+        panels.points(line, "hours", _colour(schedule, cells), f"{schedule}, {device}", mark, "")
+    panels.first.set_xlim(left=0)
+    panels.save(path)
     return True
 
 
 @default_style()
 def save_by_steps(lines: Sequence[tuple[str, pd.DataFrame]], path: Path) -> None:
-    """Draw FID against sampling steps, a line per sampler and its options.
+    """Draw the scores against sampling steps, a line per sampler and its options.
 
     Args:
         lines: names, and cells of one model that differ in their steps alone.
         path: the PNG to write.
     """
-    figure, axes = _figure("sampling steps")
-    for index, (name, line) in enumerate(lines):
-        _points(axes, line.sort_values("steps"), "steps", f"C{index % 10}", name, MARKERS[index % len(MARKERS)])
     cells = pd.concat([line for _, line in lines])
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(sorted(set(cells["steps"])), [f"{steps:g}" for steps in sorted(set(cells["steps"]))])
-    axes.minorticks_off()
-    _finish(figure, axes, cells, path)
+    panels, ticks = _panels("sampling steps", cells), sorted(set(cells["steps"]))
+    for index, (name, line) in enumerate(lines):
+        panels.points(line.sort_values("steps"), "steps", f"C{index % 10}", name, MARKERS[index % len(MARKERS)])
+    for axes in panels.axes.values():
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [f"{steps:g}" for steps in ticks])
+        axes.minorticks_off()
+    panels.save(path)
 
 
 def save_same_seeds(rows: Sequence[tuple[str, Path]], path: Path) -> None:
@@ -109,36 +113,58 @@ def first_row(grid: np.ndarray) -> np.ndarray:
     return grid[: (grid.shape[1] + GAP) // COLUMNS - GAP]
 
 
-def _figure(quantity: str) -> tuple[Figure, Axes]:
-    figure = Figure(SIZE, dpi=DPI, layout="constrained")
-    axes = figure.subplots()
-    axes.set(xlabel=quantity, ylabel="FID (lower is better)")
-    axes.grid(alpha=0.3)
-    return figure, axes
+@dataclass(frozen=True)
+class _Panels:
+    """Axes side by side, one for each score."""
+
+    figure: Figure
+    axes: dict[str, Axes]
+
+    @property
+    def first(self) -> Axes:
+        """That of the FID."""
+        return next(iter(self.axes.values()))
+
+    def points(self, line: pd.DataFrame, x: str, colour: str, name: str, mark: str = "o", style: str = "-") -> None:
+        """Draw cells with the intervals of their scores, joined by a line."""
+        for score, _, scale in PANELS:
+            if score in self.axes:
+                value, low, high = (scale * line[f"{score}{end}"] for end in ("", "_low", "_high"))
+                ends = [(value - low).clip(0), (high - value).clip(0)]
+                axes, label = self.axes[score], _plain(name)
+                axes.errorbar(line[x], value, ends, fmt=mark + style, color=colour, capsize=3, label=label)
+
+    def save(self, path: Path) -> None:
+        """Choose the scale, add the legend, and write the file."""
+        low, high = self.first.dataLim.intervaly
+        if high > 4 * low > 0:
+            self.first.set_yscale("log")
+            self.first.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            self.first.yaxis.set_major_formatter("{x:g}")
+            self.first.yaxis.set_minor_formatter(NullFormatter())
+        handles, names = self.first.get_legend_handles_labels()
+        # Points before other lines, which matplotlib puts first.
+        order = sorted(range(len(names)), key=lambda index: isinstance(handles[index], Line2D))
+        self.first.legend([handles[index] for index in order], [names[index] for index in order], fontsize="small")
+        save(self.figure, path)
 
 
-def _points(axes: Axes, line: pd.DataFrame, x: str, colour: str, name: str, mark: str = "o", style: str = "-") -> None:
-    below, above = (line["fid"] - line["fid_low"]).clip(0), (line["fid_high"] - line["fid"]).clip(0)
-    name = _plain(name)
-    axes.errorbar(line[x], line["fid"], [below, above], fmt=mark + style, color=colour, capsize=3, label=name)
+def _panels(quantity: str, cells: pd.DataFrame, count: int = len(PANELS)) -> _Panels:
+    """An empty panel for each of the first `count` scores that is known, with the mean score of real images in it."""
+    known = [panel for panel in PANELS[:count] if panel[0] == "fid" or cells[panel[0]].notna().any()]
+    figure = Figure((WIDTHS[len(known) - 1], HEIGHT), dpi=DPI, layout="constrained")
+    panels = {}
+    for axes, (score, label, scale) in zip(np.ravel(figure.subplots(1, len(known))), known, strict=True):
+        axes.set(xlabel=quantity, ylabel=label)
+        axes.grid(alpha=0.3)
+        if np.isfinite(floor := scale * cells[f"{score}_floor"].mean()):
+            axes.axhline(floor, color="grey", linestyle="--", linewidth=1, label=FLOOR)
+        panels[score] = axes
+    return _Panels(figure, panels)
 
 
 def _colour(schedule: object, cells: pd.DataFrame) -> str:
     return f"C{sorted(set(cells['schedule'])).index(str(schedule)) % 10}"
-
-
-def _finish(figure: Figure, axes: Axes, shown: pd.DataFrame, path: Path) -> None:
-    """Add the legend, choose the scale, and save; `shown`: column fid of all points."""
-    if shown["fid"].max() > 4 * shown["fid"].min() > 0:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    handles, names = axes.get_legend_handles_labels()
-    # Points before other lines, which matplotlib puts first.
-    order = sorted(range(len(names)), key=lambda index: isinstance(handles[index], Line2D))
-    axes.legend([handles[index] for index in order], [names[index] for index in order], fontsize="small")
-    save(figure, path)
 
 
 def _plain(name: str) -> str:
