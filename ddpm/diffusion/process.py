@@ -157,7 +157,7 @@ class Diffusion:
         """
         level = self.alphas_cumprod[t]
         snr = level / (1 - level)
-        # By how much an error of x0 grows, squared, when it is told as one of the target.
+        # By how much an error of x0 grows, squared, when it is expressed as one of the target.
         growth = {"x0": torch.ones_like(snr), "eps": snr, "v": snr + 1}[self.target]
         return (snr.clamp(max=gamma) / growth).float()
 

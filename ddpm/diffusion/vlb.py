@@ -40,7 +40,7 @@ def bound(diffusion: Diffusion, prediction: Tensor, v: Tensor, x0: Tensor, x_t: 
     # the code of Ho et al. 2020. It is the smallest of the others.
     back = replace(back, variance=back.variance.clamp(min=diffusion.posterior(1, 0).variance))
     guess = diffusion.predict_x0(prediction.detach().float(), x_t, t)
-    # Both means have the same part of x_t, so only the images tell them apart.
+    # Both means have the same part of x_t, so only the images distinguish them.
     error = back.x0_weight.float() * (x0 - guess)
     log_variance = back.log_variance(v)
     divergence = gaussian_kl(error, back.variance.log().float(), log_variance)

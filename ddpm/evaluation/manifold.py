@@ -49,7 +49,7 @@ class Manifold:
         self._radii = torch.cat([few.amax(dim=1) for few in nearest_few])
 
     def covers(self, features: Tensor) -> Tensor:
-        """Say of each row whether it lies in the part, (M,) bool."""
+        """Return for each row whether it lies in the part, (M,) bool."""
         return torch.cat([(chunk <= self._radii).any(dim=1) for chunk in distances(features, self._features)])
 
     def hits(self, features: Tensor, draws: Tensor) -> Iterator[Tensor]:

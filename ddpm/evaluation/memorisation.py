@@ -19,7 +19,7 @@ class Memorisation:
     """How near samples come to the training images.
 
     ratio: nearest-training-image distance of the closest 5 % of the samples over that of the closest 5 % of the
-        held-out images: about 1 for new images, 0 for copies. None where that cannot be said.
+        held-out images: about 1 for new images, 0 for copies. None where that is not known.
     reason: why `ratio` is None, else None.
     duplicates: number of held-out images that are training images, or their mirrors; they are left out.
     samples: (K,) int64, numbers of the samples that come closest, the closest first.
@@ -51,7 +51,7 @@ def memorisation(train: Tensor, heldout: Tensor, fake: Tensor, shown: int) -> Me
     order = torch.argsort(distance, stable=True)[:shown]
     near = distance.cpu().numpy()
     new = nearest(heldout, train)[0].cpu().numpy() if len(heldout) else np.zeros(0)
-    # A copied photograph says nothing of what is new, and a few of them would make any model look free of copies.
+    # A copied photograph shows nothing of what is new, and a few of them would make any model look free of copies.
     usual = max(np.median(near), np.median(new)) if len(new) else 0.0
     kept = new[new > IDENTICAL * usual]
     ratio, reason = None, None

@@ -74,7 +74,7 @@ class QuickScores:
         self._real = self._features(images[np.sort(rows)])
 
     def __call__(self, model: Generator) -> dict[str, float]:
-        """Paint and score: quick/fid and quick/kid."""
+        """Generate and score: quick/fid and quick/kid."""
         steps = min(STEPS, model.diffusion.timesteps)
         fake = self._features(model.sample(SAMPLES, steps=steps, seed=self._seed, batch_size="auto", **SAMPLING))
         return {"quick/fid": fid(self._real, fake), "quick/kid": float(kid_blocks(self._real, fake).mean())}

@@ -1,4 +1,4 @@
-"""What the scores say together, in sentences: the first lines of a report."""
+"""What the scores show together, in sentences: the first lines of a report."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ FLATTERING = ("precision", "density")  # above real photographs' own: blur or to
 
 
 def verdict(scores: dict[str, Any]) -> list[str]:
-    """Say what the scores of a model tell, the gravest first; "as good as photographs" only where all of them agree.
+    """State what the scores of a model show, the gravest first; "as good as photographs" only where all of them agree.
 
     Args:
         scores: as `results.write` leaves them in reports/scores/scores.json; older ones may lack coverage and density.
     """
     found = [sentence for sentence in (_copies(scores), _distance(scores), flattering(scores["floor"])) if sentence]
     return found or [
-        "No score tells these samples from real photographs: they are as good as photographs by this protocol."
+        "No score distinguishes these samples from real photographs: they are as good as photographs by this protocol."
     ]
 
 
@@ -34,8 +34,9 @@ def _copies(scores: dict[str, Any]) -> str | None:
     ratio = scores["scores"].get("memorisation")
     if not ratio or ratio["high"] >= 1:
         return None
+    times = f"{1 / ratio['value']:.3g}" if ratio["value"] > 1e-2 else "more than 100"
     return (
-        f"Copies: the closest samples are {1 / max(ratio['value'], 1e-3):.3g} times nearer to training images than "
+        f"Copies: the closest samples are {times} times nearer to training images than "
         "new photographs are; no other score means anything before this is looked at."
         if ratio["value"] < 0.5
         else f"Perhaps copies: the closest samples are nearer to training images than new photographs are "
@@ -46,7 +47,7 @@ def _copies(scores: dict[str, Any]) -> str | None:
 def _distance(scores: dict[str, Any]) -> str | None:
     """How far from photographs, by FID and by the part of them that the samples cover."""
     if not scores["floor"]:
-        return "Not comparable: there are too few real images to say what photographs would score."
+        return "Not comparable: there are too few real images to know what photographs would score."
     floor = scores["floor"]["scores"]
     fid, coverage, recall = floor["fid"], floor.get("coverage"), floor["recall"]
     less = [covered for covered in (coverage, recall) if covered and covered["model"] < covered["real_low"]]

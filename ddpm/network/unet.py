@@ -142,7 +142,7 @@ class UNet(nn.Module):
             out_channels: 3, or 6 to predict a variance as well.
             none_class: let a conditional network have one more class, which stands for no class at all, so that it
                 can be guided (Ho & Salimans 2022).
-            augment_labels: for training alone, how many numbers say what was done to an image, see `augment.draw`.
+            augment_labels: for training alone, how many numbers describe what was done to an image, see `augment.draw`.
         """
         super().__init__()
         width = config.channels

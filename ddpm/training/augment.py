@@ -1,7 +1,7 @@
-"""Transformed images for small data sets, which the network is told of (Karras et al. 2022, appendix F.2, table 6).
+"""Transformed images for small data sets, which the network gets as input (Karras et al. 2022, appendix F.2, table 6).
 
-Told that an image was turned, the network learns what turned images look like; told of nothing, as in sampling, it
-paints only images that were not. So the transformations do not leak into the samples.
+With the input that an image was turned, the network learns what turned images look like; with zeros, as in sampling, it
+generates only images that were not. So the transformations do not leak into the samples.
 """
 
 import math
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LABELS = 8  # numbers that say what was done to an image; all are 0 where nothing was
+LABELS = 8  # numbers that describe what was done to an image; all are 0 where nothing was
 LOG_SCALE = 0.2 * math.log(2)  # one standard deviation enlarges, or stretches, by 2^0.2
 SHIFT = 0.125  # of the side, one standard deviation
 
@@ -20,7 +20,7 @@ def draw(count: int, probability: float, device: torch.device) -> Tensor:
 
     They are, in this order: a flip upside down, which then happens to every second image; a change of size; a turn by
     any angle; a stretch, with a squeeze across, along the x-axis or, for every second image, along any; a shift.
-    Mirroring left to right, the sixth of the paper, is `train.flip`, of which the network is not told.
+    Mirroring left to right, the sixth of the paper, is `train.flip`, which is no input of the network.
 
     Returns:
         (count, 8) float32: 1 for a flip; the change of size as a power of 2^0.2; cos - 1 and sin of the angle, from the
@@ -47,7 +47,7 @@ def draw(count: int, probability: float, device: torch.device) -> Tensor:
 
 
 def transform(images: Tensor, labels: Tensor) -> Tensor:
-    """Do to each image what its label says, by one bicubic interpolation; what comes from beyond the edge is mirrored.
+    """Apply to each image what its label describes, by one bicubic interpolation, mirrored beyond the edge.
 
     Args:
         images: (B, C, S, S) float32 in [-1, 1].

@@ -26,7 +26,7 @@ class Watch:
         self._values = torch.where(is_first, values, self._values)
 
     def fault(self) -> str:
-        """Say at which step which of the curves was not finite first; "" if all have been."""
+        """Report at which step which of the curves was not finite first; "" if all have been."""
         if not (step := int(self._step)):
             return ""
         values = dict(zip(self._curves, self._values, strict=True))

@@ -105,7 +105,7 @@ class Training:
         Args:
             reporter: is given the curves, learning rate, images/s and the held-out loss as they come.
             checkpoint: where the state is kept now and then, and at the end.
-            looks: what is called with the averaged network and the step number, to paint a few images for one, and
+            looks: what is called with the averaged network and the step number, to generate a few images for one, and
                 after how many epochs each time; 0 for never.
 
         Raises:
@@ -157,7 +157,7 @@ class Training:
         return progress.history
 
     def follow(self) -> None:
-        """Take part in a training that the first process runs: it alone measures, paints and writes."""
+        """Take part in a training that rank 0 runs: rank 0 alone measures, generates and writes."""
         with signals.patience():
             for step in range(self.progress.steps, self.steps):
                 self.train_step(step)

@@ -184,7 +184,7 @@ def describe_model(config: Config, packed: PackedImages, training: Training) -> 
 def resume(
     training: Training, packed: PackedImages, description: dict[str, Any], checkpoint: Checkpoint | None
 ) -> None:
-    """Say what will be trained, and go on from the checkpoint if there is one.
+    """Print what will be trained, and resume from the checkpoint if there is one.
 
     Args:
         training: as `prepare` made it.

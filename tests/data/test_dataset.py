@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -87,9 +89,24 @@ def test_some_image_is_held_out_even_if_it_is_a_copy():
     assert len(split_holdout(ids, 0.0, [ids])[1]) == 0
 
 
+def test_packed_images_keep_their_copies_on_one_side(packed):
+    """The summary of the packed images is where `preprocess` leaves them for training and scores."""
+    train, heldout = packed.split(0.2)
+    packed.summary["copies"] = [[packed.items["id"][row] for row in (heldout[0], train[0])]]
+    again = packed.split(0.2)
+    assert any({heldout[0], train[0]} <= set(side.tolist()) for side in again)
+
+
 def test_copies_are_found_by_their_pixels():
     images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
     images[4], images[3], images[5] = images[1], images[0], images[1]
     assert find_copies(images, list("abcdef")) == [["a", "d"], ["b", "e", "f"]]
     images[5, 0, 0, 0] ^= 1
     assert find_copies(images, list("abcdef")) == [["a", "d"], ["b", "e"]]
+
+
+def test_which_images_are_held_out_says_the_hash_of_their_ids_alone():
+    """Not their order, nor their names: a folder in which kinds follow one another would lose the first kinds."""
+    by_hash = sorted(IDS, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    for ids in (IDS, IDS[::-1]):
+        assert {ids[row] for row in split_holdout(ids, 0.1)[1]} == set(by_hash[:100])

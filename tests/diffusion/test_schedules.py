@@ -60,3 +60,9 @@ def test_sigmoid_is_symmetric():
     schedule = SCHEDULES["sigmoid"](1000)
     # ᾱ(u) + ᾱ(1 - u) = 1 for a sigmoid from -3 to 3; index t holds u = (t + 1) / 1000.
     assert torch.allclose(schedule[99:499] + schedule[899 - torch.arange(400)], torch.ones(400).double(), atol=1e-9)
+
+
+def test_the_last_beta_of_a_schedule_that_ends_in_noise_is_0_999():
+    """Nichol & Dhariwal 2021, section 3.2."""
+    for name in ("cosine", "sigmoid"):
+        assert betas(SCHEDULES[name](1000))[-1].item() == pytest.approx(0.999, abs=1e-9)

@@ -76,7 +76,7 @@ def test_fid_and_kid_grow_with_noise():
 
 
 def test_fewer_modes_lower_recall_and_leave_precision():
-    """A model that paints two kinds of eight is as precise as one that paints all, and recalls a quarter of it."""
+    """A model that generates two kinds of eight is as precise as one of all eight, and recalls a quarter of it."""
     centres = 20 * normal(5, 8)
     real = torch.cat([centre + normal(kind, 60) for kind, centre in enumerate(centres)])
     all_kinds = torch.cat([centre + normal(100 + kind, 30) for kind, centre in enumerate(centres)])

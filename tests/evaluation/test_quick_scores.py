@@ -35,7 +35,7 @@ def untrained(tiny_model):
     return DiffusionModel(UNet(tiny_model, 16), config)
 
 
-def test_a_model_that_paints_the_training_images_scores_far_better_than_noise(tiny_model, monkeypatch):
+def test_a_model_that_generates_the_training_images_scores_far_better_than_noise(tiny_model, monkeypatch):
     images = np.random.default_rng(0).integers(0, 60, (12, 16, 16, 3), dtype=np.uint8)  # dark, unlike the noise
     scores, model = QuickScores(CONFIG, images, np.arange(12), CPU, seed=0), untrained(tiny_model)
     noise = scores(model)

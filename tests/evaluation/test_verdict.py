@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.evaluation.memorisation import memorisation
+from ddpm.evaluation.memorisation import closest, memorisation
 from ddpm.evaluation.protocol import evaluate
 from ddpm.evaluation.verdict import verdict
 
@@ -58,6 +58,49 @@ def test_copies_are_said_first(mirrored):
     copied = photographs(2 if mirrored else 0, REAL)[:300]
     sentences = judged(copied + 0.01 * photographs(6, 300))
     assert sentences[0].startswith("Copies: ") and not any(GOOD in sentence for sentence in sentences)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"), [(0.0, "more than 100"), (2e-3, "more than 100"), (0.04, "25"), (0.4, "2.5")]
+)
+def test_copies_are_said_with_a_number_that_people_read(ratio, said):
+    memorisation = {"value": ratio, "low": 0.0, "high": 0.5}
+    sentences = verdict({"scores": {"memorisation": memorisation}, "floor": None})
+    assert f"the closest samples are {said} times nearer to training images" in sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "begins"),
+    [
+        ({}, "No score distinguishes"),
+        ({"fid": 10.7}, "Not yet photographs: FID 10.7, where as many photographs score 10.0; they cover 50%"),
+        ({"fid": 29.0}, "Not yet photographs"),
+        ({"fid": 31.0}, "Far from photographs"),
+        ({"coverage": 0.4}, "Too little variety"),
+        ({"recall": 0.4}, "Too little variety"),
+        ({"precision": 0.6}, "Flattering: precision 0.60 (0.50)"),
+        ({"density": 0.6}, "Flattering: density 0.60 (0.50)"),
+        ({"precision": 0.54, "density": 0.54}, "No score distinguishes"),  # within what photographs themselves score
+    ],
+)
+def test_a_score_is_judged_by_what_photographs_score(model, begins):
+    floor = {"fid": {"model": 10.0, "real": 10.0, "real_low": 9.5, "real_high": 10.5}} | {
+        name: {"model": 0.5, "real": 0.5, "real_low": 0.45, "real_high": 0.55}
+        for name in ("precision", "recall", "density", "coverage")
+    }
+    for name, value in model.items():
+        floor[name]["model"] = value
+    assert verdict({"scores": {"memorisation": None}, "floor": {"scores": floor}})[0].startswith(begins)
+
+
+@pytest.mark.parametrize(("value", "high", "begins"), [(0.4, 0.9, "Copies:"), (0.6, 0.9, "Perhaps"), (0.6, 1.0, "Not")])
+def test_copies_are_said_where_the_interval_is_below_1(value, high, begins):
+    memorisation = {"value": value, "low": 0.1, "high": high}
+    assert verdict({"scores": {"memorisation": memorisation}, "floor": None})[0].startswith(begins)
+
+
+def test_the_closest_are_one_in_twenty():
+    assert closest(np.arange(100.0)[::-1]) == 2.0 and closest(np.arange(3.0)) == 0.0
 
 
 def test_a_few_copies_among_good_samples_spoil_the_verdict():

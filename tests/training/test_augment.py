@@ -229,7 +229,7 @@ def test_a_training_that_goes_on_and_one_that_forgets_activations_give_the_same_
     assert straight.ema.model.augment.weight.any()
 
 
-def test_the_saved_model_needs_no_layer_and_paints_the_same_bytes(tiny_model, tmp_path):
+def test_the_saved_model_needs_no_layer_and_generates_the_same_bytes(tiny_model, tmp_path):
     training = make_told(tiny_model, disks(16))
     run(training)
     training.ema.model.augment.weight.data.normal_()

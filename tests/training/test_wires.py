@@ -1,11 +1,23 @@
 """Each parameter of a training reaches the place that it is meant for, and each random stream is its own."""
 
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from ddpm.training import loop
+from ddpm.config import parse_config
+from ddpm.diffusion.process import Diffusion
+from ddpm.runtime.distributed import ALONE
+from ddpm.runtime.paths import MODELS
+from ddpm.training import loop, setup
 from ddpm.training.batches import BatchOrder, generator
+from ddpm.training.ema import exponent
+from ddpm.training.loop import History
+from ddpm.training.times import draws
+from stages import train
 from tests.support.trainings import Recorder, disks, make
 
 
@@ -82,6 +94,24 @@ def test_gradients_are_clipped_to_the_norm_that_is_asked_for_and_reported_as_the
         assert norm > 1e-3
 
 
+def test_a_step_clears_clips_moves_and_averages_in_this_order_at_its_own_rate(tiny_model, monkeypatch):
+    training, order = make(tiny_model, disks(4), batch_size=4, lr=1e-3, warmup_steps=4), []
+    optimizer = training.optimisation.optimizer
+
+    def note(owner, name, said=lambda: None):
+        true = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, **k: order.append((name, said())) or true(*a, **k))
+
+    note(optimizer, "zero_grad")
+    note(torch.nn.utils, "clip_grad_norm_")
+    note(optimizer, "step", lambda: optimizer.param_groups[0]["lr"])
+    note(training.ema, "update")
+    for step in range(2):
+        training.train_step(step)
+    assert [name for name, _ in order] == ["zero_grad", "clip_grad_norm_", "step", "update"] * 2
+    assert [rate for name, rate in order if name == "step"] == pytest.approx([0.25e-3, 0.5e-3])
+
+
 def test_the_average_takes_its_decay_and_the_number_of_the_step(tiny_model, monkeypatch):
     training, steps = make(tiny_model, disks(4), batch_size=4, ema_decay=0.35), []
     update = training.ema.update
@@ -92,6 +122,8 @@ def test_the_average_takes_its_decay_and_the_number_of_the_step(tiny_model, monk
     assert steps == [0, 1, 2]
     assert [training.ema.decay(step) for step in (0, 1, 9, 500)] == pytest.approx([0.1, 2 / 11, 0.35, 0.35])
     assert any(not torch.equal(old, new) for old, new in zip(before, training.ema.model.parameters(), strict=True))
+    relative = make(tiny_model, disks(4), batch_size=4, ema_length=0.1).ema
+    assert relative.decay(999) == pytest.approx(0.999 ** (exponent(0.1) + 1))
 
 
 def test_the_average_is_measured_without_dropout(tiny_model):
@@ -100,6 +132,33 @@ def test_the_average_is_measured_without_dropout(tiny_model):
     torch.nn.init.normal_(training.ema.model.head[-1].weight, std=0.1)
     training.train_step(0)
     assert not training.ema.model.training and training.heldout_loss() == training.heldout_loss()
+
+
+def test_all_that_is_seen_and_kept_of_a_network_is_its_average(tiny_model, seen, monkeypatch, tmp_path):
+    images, looked = disks(8), []
+    training = seen(make(tiny_model, images, images, epochs=1))
+    training.run(Recorder(), loop.Checkpoint(tmp_path), (1, lambda unet, _step: looked.append(unet)))
+    assert looked == [training.ema.model]
+    assert [network is training.ema.model for network, *_ in seen.calls] == [False, True]  # a step, the held-out loss
+    monkeypatch.setattr(setup, "REPORTS", tmp_path)
+    monkeypatch.setattr(setup, "loss_by_noise_level", lambda *given: looked.append(given) or pd.DataFrame())
+    (tmp_path / "curves").mkdir()
+    setup.save_noise_levels(training)
+    network, _, images, _ = looked[1]
+    assert network is training.ema.model and images is training.heldout_set
+
+
+def test_the_model_that_is_kept_is_the_average_with_its_own_description(params, monkeypatch):
+    training, kept = SimpleNamespace(progress=SimpleNamespace(steps=0), device="cpu", group=ALONE), []
+    training.run = lambda *_: History()
+    training.ema = SimpleNamespace(model=SimpleNamespace(sampling_weights=lambda: "average"))
+    training.unet = SimpleNamespace(sampling_weights=lambda: "raw")
+    for name in ("checksum", "describe", "training_run"):
+        monkeypatch.setattr(train, name, MagicMock())
+    monkeypatch.setattr(train, "setup", MagicMock())
+    monkeypatch.setattr(train, "save_model", lambda *given: kept.append(given))
+    train.train(parse_config(params), MagicMock(), training, {"about": "it"}, "key", MagicMock())
+    assert kept == [(MODELS, "average", {"about": "it"})]
 
 
 def test_held_out_losses_of_two_seeds_differ_by_the_network_alone(tiny_model, seen):
@@ -121,3 +180,21 @@ def test_a_point_of_the_curve_is_the_mean_since_the_last_one(tiny_model, tmp_pat
     monkeypatch.setattr(training, "train_step", lambda _step: torch.tensor([next(values), 0.0]))
     history = training.run(Recorder(), loop.Checkpoint(tmp_path))
     assert [point["loss"] for point in history.train] == [2.0, 15.0, 6.0]
+
+
+def test_every_noise_level_is_drawn_and_no_other(tiny_model):
+    """The first and the last among them, without which a sampler begins where the network was never trained."""
+    training = make(tiny_model, disks(8), batch_size=8, timesteps="uniform")
+    training.optimisation._times = draws("uniform", Diffusion("cosine", 4, "eps", "fixed"))
+    levels = torch.cat([training.optimisation._batch(step)[2] for step in range(40)])
+    assert levels.bincount().tolist() == pytest.approx([80] * 4, abs=30)
+
+
+@pytest.mark.parametrize("target", ["eps", "v", "x0"])
+def test_the_loss_of_a_bf16_answer_is_calculated_in_float32(target):
+    diffusion = Diffusion("cosine", 1000, target, "fixed")
+    torch.manual_seed(0)
+    x0, eps, answer = torch.rand(4, 3, 8, 8) * 2 - 1, torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8).bfloat16()
+    t = torch.tensor([0, 300, 700, 999])
+    loss = diffusion.loss(answer, x0, t, eps)
+    assert loss.dtype == torch.float32 and torch.equal(loss, diffusion.loss(answer.float(), x0, t, eps))
