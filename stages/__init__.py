@@ -16,6 +16,7 @@ import ddpm  # noqa: E402
 from ddpm.config import Config, load_config  # noqa: E402
 from ddpm.runtime.errors import InputError, guarded  # noqa: E402
 from ddpm.runtime.lineage import stage_outputs  # noqa: E402
+from ddpm.runtime.outputs import check_links  # noqa: E402
 from ddpm.runtime.stage_files import detach  # noqa: E402
 from ddpm.runtime.stage_times import timed  # noqa: E402
 from ddpm.runtime.streams import withstand  # noqa: E402
@@ -42,11 +43,13 @@ def _run(stage: Callable[[Config], None]) -> None:
     config = load_config()
     if config.tracking.enabled:  # without it, a stage runs where there is no MLflow, such as on a borrowed GPU
         require("mlflow")
-    if os.environ.get("RANK", "0") != "0":  # the first process notes the time
+    if os.environ.get("RANK", "0") != "0":  # rank 0 notes the time
         stage(config)
         return
     name = Path(stage.__code__.co_filename).stem
     with timed(name, config.model_dump(mode="json")):
+        if "DVC_STAGE" in os.environ:
+            check_links()
         detach(stage_outputs(name))
         stage(config)
 

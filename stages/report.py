@@ -25,6 +25,7 @@ def main(config: Config) -> None:
     """Read models/ and what the other stages left in reports/; write the report and its pictures."""
     model = load_json(MODELS / "config.json", {"training", "schedule", "diffusion", "model"}, "train")
     scores = load_json(REPORTS / "scores" / "scores.json", {"scores", "extractor", "weights", "model_sha256"}, "fid")
+    summary = load_json(PROCESSED / "summary.json", {"count", "class_names"}, "preprocess")
     train = pd.read_csv(REPORTS / "curves" / "train.csv")
     heldout = pd.read_csv(REPORTS / "curves" / "heldout.csv")
     save_curves(train, heldout, REPORTS / "pictures" / "curves.png")
@@ -46,10 +47,11 @@ def main(config: Config) -> None:
     write_pages(render(about | {"times": times, "device": device}, "cost.md.j2"), REPORTS, "cost")
 
     with later_stage(config, key) as tracker:
-        tracker.metrics(flat_scores(scores))
+        tracker.scores(flat_scores(scores))
         tracker.metrics({f"seconds/{stage}": seconds for stage, seconds in times.items()})
         weights = scores["weights"]["sha256"]
         tracker.tags({"extractor": scores["extractor"], "weights.sha256": weights, "data.sha256": data_sha256})
+        tracker.dataset(config.data, summary, data_sha256, "evaluation")
         for name in (f"{page}.{suffix}" for page in ("fid", "cost", "explore") for suffix in ("md", "html")):
             tracker.artifacts(REPORTS / name, "report")
         for path in map(Path, output_places()):  # file by file, without what a user keeps beside them

@@ -44,7 +44,9 @@ def train(
     """Train from where `training` is, and write the outputs."""
     with training_run(config, key, resumed=training.progress.steps > 0) as tracker:
         device = describe(training.device, training.group.size)
-        tracker.tags({"device": device, "data.sha256": checksum(PROCESSED / "images.npy")})
+        sha256 = checksum(PROCESSED / "images.npy")
+        tracker.tags({"device": device, "data.sha256": sha256})
+        tracker.dataset(config.data, packed.summary, sha256, "training")
         # The looks go to MLflow alone, so without it they would be taken for nobody.
         looks = setup.looks_of(config, packed, training, about, tracker) if config.tracking.enabled else []
         history = training.run(tracker, checkpoint, *looks)

@@ -53,7 +53,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def profile_of(image: Image.Image) -> bytes | None:
-    """The ICC profile of a file that is open and not yet decoded, or one made of what else it says of its colours.
+    """The ICC profile of a file that is open and not yet decoded, or one made of its other declarations of colour.
 
     Raises:
         ValueError: the colours go beyond white (HDR), so that no conversion to 8 bits is the right one.

@@ -1,6 +1,5 @@
 """Files from the network: fetched once, checked, and kept for every workspace of the repository."""
 
-import fcntl
 import http.client
 import os
 import shutil
@@ -14,7 +13,9 @@ from typing import IO
 
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.errors import InputError, is_disk_full
+from ddpm.runtime.locks import lock
 from ddpm.runtime.paths import main_root
+from ddpm.runtime.pointers import REASON, is_pointer_file
 from ddpm.runtime.progress import progress_bar
 
 BLOCK = 1 << 20  # bytes read at a time, at most
@@ -48,6 +49,8 @@ def verify(path: Path, remote: Remote) -> None:
     Raises:
         InputError: it has another checksum.
     """
+    if is_pointer_file(path):
+        raise InputError(f"{path}: {REASON}")
     found = checksum(path, remote.algorithm)
     if not found.startswith(remote.digest):
         raise InputError(
@@ -60,7 +63,7 @@ def ensure(files: list[Remote]) -> None:
     """Have every file in the store, fetching those that are not there yet.
 
     Raises:
-        InputError: a file cannot be fetched (told with all the others that are missing), or has another checksum.
+        InputError: a file cannot be fetched (reported with all the others that are missing), or has another checksum.
     """
     missing = [remote for remote in files if not (store() / remote.name).exists()]
     for remote in files:
@@ -131,7 +134,7 @@ def _alone(part: Path) -> Iterator[IO[bytes]]:
     """Open an unfinished file at its end, for this process alone; another one waits here until it is finished."""
     while True:
         with part.open("ab", buffering=0) as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            lock(stream)
             stream.seek(0, os.SEEK_END)  # the other one may have written since
             if os.fstat(stream.fileno()).st_nlink:  # else it was given up in the meantime
                 yield stream
@@ -181,7 +184,7 @@ def _receive_once(url: str, stream: IO[bytes], name: str) -> str:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if before and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return ""  # nothing is missing; the checksum will tell
+            return ""  # nothing is missing; the checksum decides
         raise
     with response:
         if before and response.status != http.HTTPStatus.PARTIAL_CONTENT:  # a server that always sends all

@@ -22,11 +22,11 @@ PNG_BITS = {"L;2": 2, "L;4": 4, "RGB;16B": 16}  # by Pillow's raw mode, where th
 
 
 class Meaning(NamedTuple):
-    """What a file says of its samples.
+    """What a file declares about its samples.
 
     bits: of white in the I modes; in a PNG, of a transparent value, where Pillow's mode has another number.
     inverted: black is the greatest value, or of ink 0 is full, where Pillow leaves or makes it so.
-    unused_alpha: the fourth channel may be no transparency: the format does not say, or nothing was written into it.
+    unused_alpha: the fourth channel may be no transparency: the format has no declaration, or nothing was written.
     profile: ICC, see `colour.profile_of`.
     """
 
@@ -37,7 +37,7 @@ class Meaning(NamedTuple):
 
 
 def meaning_of(image: Image.Image) -> Meaning:
-    """Read what a file says; it must be open, and not yet decoded.
+    """Read what a file declares; it must be open, and not yet decoded.
 
     Raises:
         ValueError: see `colour.profile_of`.

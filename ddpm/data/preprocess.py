@@ -7,10 +7,10 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import NamedTuple
 
@@ -167,11 +167,14 @@ def _prepare_all(
     # fork starts at once and is safe here, where no library's threads are at work; elsewhere only spawn is.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     others = multiprocessing.active_children()
-    with ProcessPoolExecutor(workers, context, initializer=_begin_worker) as pool:
+    with _starting("they need a /dev/shm that can be written (in a container: --shm-size=64m)"):
+        pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker)
+    with pool:
         try:
             items, waiting = source.items(), deque[Future[list[Prepared | BadImageError]]]()
             while chunk := list(islice(items, CHUNK)):
-                waiting.append(pool.submit(_prepare_chunk, source, image_size, skip_bad, chunk))
+                with _starting("raise the limit (`ulimit -u`), or use one core: `taskset -c 0 dvc repro preprocess`"):
+                    waiting.append(pool.submit(_prepare_chunk, source, image_size, skip_bad, chunk))
                 if len(waiting) == AHEAD * workers:
                     yield from waiting.popleft().result()
             while waiting:
@@ -189,6 +192,15 @@ def _prepare_all(
             for worker in set(multiprocessing.active_children()) - set(others):
                 worker.terminate()
             raise
+
+
+@contextmanager
+def _starting(remedy: str) -> Iterator[None]:
+    """Turn the system's refusal of more processes, which names no place, into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"preprocess: no worker processes can be started ({error.strerror}); {remedy}") from None
 
 
 def _prepare_chunk(

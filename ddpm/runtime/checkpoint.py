@@ -1,6 +1,5 @@
 """The state of unfinished work, kept outside DVC's outputs, which DVC deletes before a stage runs."""
 
-import fcntl
 import io
 import os
 import pickle
@@ -11,11 +10,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
-from ddpm.runtime.errors import InputError
+from ddpm.runtime.errors import InputError, first_line
+from ddpm.runtime.locks import lock
 from ddpm.runtime.paths import main_root
 
 SECONDS = 60.0  # between two checkpoints, at least
@@ -47,7 +47,7 @@ class Checkpoint:
                 raise ValueError("it belongs to other work")
             return content["state"]
         except Exception as error:  # torch raises a dozen unrelated types on damaged files
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             if isinstance(error, pickle.UnpicklingError):  # whose advice is to run the code in it
                 reason = "it holds something else than numbers"
             raise InputError(
@@ -55,7 +55,7 @@ class Checkpoint:
             ) from None
 
     def due(self) -> bool:
-        """Say whether it is time for the next `save`."""
+        """Return whether it is time for the next `save`."""
         return time.monotonic() >= self._due
 
     def save(self, state: dict[str, Any]) -> bool:
@@ -99,11 +99,11 @@ def checkpoint_for(key: str, part: str = "") -> Iterator[Checkpoint]:
     folder = main_root() / ".ckpt" / f"{key[:32]}{part}"
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            if not _try_lock(lock):
+        with (folder / "lock").open("w") as file:
+            if not lock(file, wait=False):
                 print(f"Another process is at the same work; waiting for its result ({folder}).", file=sys.stderr)
-                fcntl.flock(lock, fcntl.LOCK_EX)  # released when the process ends, however it ends
-            if os.fstat(lock.fileno()).st_nlink:  # else it was discarded in the meantime
+                lock(file)
+            if os.fstat(file.fileno()).st_nlink:  # else it was discarded in the meantime
                 yield Checkpoint(folder)
                 return
 
@@ -111,14 +111,6 @@ def checkpoint_for(key: str, part: str = "") -> Iterator[Checkpoint]:
 def discard(key: str) -> None:
     """Delete the checkpoint of work whose outputs DVC has stored, unless another process is at the same work."""
     for path in (main_root() / ".ckpt").glob(f"{key[:32]}*/lock"):
-        with suppress(FileNotFoundError), path.open("r+") as lock:
-            if _try_lock(lock):
+        with suppress(FileNotFoundError), path.open("r+") as file:
+            if lock(file, wait=False):
                 shutil.rmtree(path.parent, ignore_errors=True)
-
-
-def _try_lock(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

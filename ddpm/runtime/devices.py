@@ -21,7 +21,7 @@ def choose_device(name: str) -> torch.device:
     """Turn `device` of params.yaml into a device that is there.
 
     Args:
-        name: auto, cuda or cpu; auto says on stderr when it has to do without a GPU.
+        name: auto, cuda or cpu; auto prints to stderr when there is no GPU.
 
     Raises:
         InputError: see `check_device`; or there are fewer GPUs than processes.
@@ -119,7 +119,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def compiles(choice: bool | Literal["auto"], deterministic: bool, device: torch.device) -> bool:
-    """Turn `train.compile` into whether the network is compiled; auto says on stderr when a GPU has to do without.
+    """Turn `train.compile` into whether the network is compiled; auto prints to stderr when a GPU has to do without.
 
     Raises:
         InputError: it was asked for, and there is no compiler.
@@ -145,7 +145,7 @@ def compiles(choice: bool | Literal["auto"], deterministic: bool, device: torch.
 
 
 def is_first() -> bool:
-    """Say whether this is the first of several processes, which speaks for all; or the only one."""
+    """Return whether this is rank 0, which prints for all ranks; or the only process."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -20,6 +20,8 @@ from ddpm.runtime.errors import InputError, RunError
 PROCESSES = "DDPM_PROCESSES"  # in the environment, because how many share the work is no part of what it gives
 GRACE = 60.0  # seconds in which torchrun ends the processes that one of them has left behind
 CPU = torch.device("cpu")
+# Without an address, processes look for each other by the name of their machine, for ever where no DNS knows it.
+HERE = ("--standalone", "--local-addr", "127.0.0.1")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Group:
         return int(numbers)
 
     def broadcast(self, content: Any) -> Any:
-        """Hand what the first process has to all; each of them must call it."""
+        """Broadcast what rank 0 has to all ranks; each of them must call it."""
         contents = [content]
         if self.size > 1:
             torch.distributed.broadcast_object_list(contents)
@@ -86,7 +88,7 @@ def spread(module: str, check: Callable[[], object] = lambda: None) -> None:
 
     Args:
         module: what they run, such as stages.sample.
-        check: is called before, so that a fault that all of them would find is told once.
+        check: is called before, so that a fault that all of them would find is reported once.
 
     Raises:
         InputError: see `processes`; and whatever `check` raises.
@@ -95,7 +97,7 @@ def spread(module: str, check: Callable[[], object] = lambda: None) -> None:
     if count > 1 and "RANK" not in os.environ:
         check()
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-        torchrun = ["--standalone", "--nproc-per-node", str(count), "-m", module]
+        torchrun = [*HERE, "--nproc-per-node", str(count), "-m", module]
         signals.settle()
         os.execv(sys.executable, [sys.executable, "-m", "ddpm.runtime.distributed", *torchrun])
 
@@ -106,7 +108,7 @@ def launch(arguments: list[str]) -> NoReturn:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
-    logging.disable()  # the process that failed has said why, in a sentence; torchrun would add a page
+    logging.disable()  # the process that failed has printed why, in one line; torchrun would add a page
     try:
         torchrun(arguments)
     except ChildFailedError as failure:
@@ -134,14 +136,14 @@ def process_group(device: torch.device = CPU) -> Iterator[Group]:
         yield ALONE
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    # One process may be far ahead, or wait for the first one, which paints, scores and writes.
+    # One process may be far ahead, or wait for rank 0, which generates, scores and writes.
     torch.distributed.init_process_group(backend, timeout=timedelta(days=365))
     try:
         yield Group(torch.distributed.get_rank(), torch.distributed.get_world_size())
     except RuntimeError as error:
         if not _peer_is_gone(error):
             raise
-        # torchrun ends this process in a moment, and the one that failed has said why.
+        # torchrun ends this process in a moment, and the one that failed has printed why.
         time.sleep(GRACE)
         raise RunError("another process of this work has ended; see its own message, maybe on its machine") from None
     # Not after a fault, because it may wait for those that are gone.

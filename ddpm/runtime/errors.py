@@ -35,7 +35,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 @contextmanager
 def memory_for(work: str, remedy: str) -> Iterator[None]:
-    """Say which parameter to lower, and how far, if the memory does not suffice for the block.
+    """Report which parameter to lower, and how far, if the memory does not suffice for the block.
 
     Args:
         work: what is done in the block, such as "sample.batch_size: 500 images at a time".
@@ -125,11 +125,16 @@ def _full_disk() -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that the memory does not suffice, be it of the GPU or of the machine."""
+    """Return whether an error means that the memory does not suffice, be it of the GPU or of the machine."""
     # In words, because PyTorch has a type for one of many such errors alone, and half of the commands do without it.
     words = ("out of memory", "allocate memory", "ALLOC_FAILED")
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or any(word in str(error) for word in words)
+
+
+def first_line(error: BaseException) -> str:
+    """What another library says of a fault, without what follows; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _reason(error: BaseException) -> str:

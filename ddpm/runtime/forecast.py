@@ -1,4 +1,4 @@
-"""How long work will take and what it needs, told while it runs, at no cost."""
+"""How long work will take and what it needs, reported while it runs, at no cost."""
 
 import resource
 import sys
@@ -9,7 +9,7 @@ from ddpm.runtime.progress import duration
 
 
 def forecast(steps: int, seconds_per_step: float, device: torch.device) -> str:
-    """Say what is left of a training, such as "about 2 h 10 min, 9.1 GB".
+    """Forecast what is left of a training, such as "about 2 h 10 min, 9.1 GB".
 
     Args:
         steps: still to be taken.

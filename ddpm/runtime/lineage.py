@@ -76,7 +76,7 @@ def stage_outputs(stage: str, dvc_yaml: Path = Path("dvc.yaml")) -> list[Path]:
 
 
 def origin() -> dict[str, str]:
-    """Say where a result comes from: software versions, and the git commit and DVC experiment where there are any.
+    """Describe where a result comes from: software versions, and the git commit and DVC experiment where there are any.
 
     Where git knows no commit, or cannot compare the code with it, `git.fault` has its reason, which is also printed,
     unless the code was copied here without git.
@@ -104,7 +104,7 @@ def revision() -> tuple[str, bool | None]:
 
 
 def _fault() -> str:
-    """Why git says nothing, in a line; with its remedy where the repository is somebody else's."""
+    """Why git returns nothing, in a line; with its remedy where the repository is somebody else's."""
     words = " ".join(_git("rev-parse", "--verify", "HEAD").stderr.split())
     if "unknown revision" in words or "Needed a single revision" in words:
         return "there is no commit yet"

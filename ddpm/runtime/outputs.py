@@ -1,4 +1,4 @@
-"""Files of the user's in the places of outputs: DVC would delete them before the stage runs."""
+"""What a user may have put in the places of outputs: files, which DVC would delete, and links, which it refuses."""
 
 import subprocess
 from pathlib import Path
@@ -28,6 +28,23 @@ def check_places(dvc_yaml: Path = Path("dvc.yaml")) -> None:
             f"{', '.join(lost[:SHOWN])}{more}: would be deleted, for the stages write files of these names, and DVC "
             "has no copy; move or rename what is yours, and delete the rest"
         )
+
+
+def check_links(dvc_yaml: Path = Path("dvc.yaml")) -> None:
+    """Refuse places of outputs below a link that leads elsewhere: DVC would refuse them when the work is done.
+
+    Raises:
+        InputError: there is such a link.
+    """
+    root = dvc_yaml.parent
+    for folder in dict.fromkeys(Path(place).parent for place in output_places(dvc_yaml)):
+        target = (root / folder).resolve()
+        if not target.is_relative_to(root.resolve()):
+            raise InputError(
+                f"{folder}: leads to {target} by a link, and DVC keeps no outputs outside the repository; make it a "
+                "folder again, and let the results lie elsewhere by `dvc cache dir FOLDER` and "
+                "`dvc config cache.type symlink`"
+            )
 
 
 def _files(root: Path, places: list[str]) -> list[str]:

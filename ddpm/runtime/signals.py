@@ -27,7 +27,7 @@ _request = _Request()
 
 
 def listen() -> None:
-    """From now on, SIGTERM, SIGHUP and Ctrl-C end this process with 128 + n, in a sentence if it has one to say."""
+    """From now on, SIGTERM, SIGHUP and Ctrl-C end this process with 128 + n, with a one-line message if it has one."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _take)
@@ -62,7 +62,7 @@ def end(number: int, where: str = "") -> NoReturn:
 
     Args:
         number: of the signal, which may have been another process's.
-        where: what is kept, such as "the checkpoint after step 12 is kept"; nothing is said without it.
+        where: what is kept, such as "the checkpoint after step 12 is kept"; without it, nothing is printed.
     """
     _request.number = number  # the launcher will ask this process as well, which is an echo
     if where:
@@ -88,7 +88,7 @@ def _take(number: int, frame: FrameType | None) -> None:
 
 
 def _imports(frame: FrameType | None) -> bool:
-    """Say whether a module is being imported, of which nothing good comes when it is broken off.
+    """Return whether a module is being imported, of which nothing good comes when it is broken off.
 
     Python 3.11 turns the end into an error where a class is just being made, libraries swallow it, and an extension
     module in C++ aborts the process.
@@ -101,7 +101,7 @@ def _imports(frame: FrameType | None) -> bool:
 def _say(sentence: str) -> None:
     """Tell on stderr, also from within a handler, which may have interrupted a print.
 
-    The terminal may be closed, or the program that reads a pipe have died of the same Ctrl-C: then all that is said
+    The terminal may be closed, or the program that reads a pipe have died of the same Ctrl-C: then all that is printed
     from now on goes nowhere, because each line would be an error in the middle of the work.
     """
     try:

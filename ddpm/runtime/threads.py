@@ -7,7 +7,7 @@ SPINS = 1000  # rounds of a loop; in the 300,000 of the default, two programs on
 
 
 def spin_briefly() -> None:
-    """Let waiting threads sleep soon, unless the user has said how they wait.
+    """Let waiting threads sleep soon, unless the user has set how they wait.
 
     GNU OpenMP reads the environment when it is loaded, so nothing is done once torch has been imported. The processes
     that are started from here inherit the value.

@@ -1,6 +1,5 @@
 """The database of MLflow: where it is, that it can be opened, and that its paths lead to where it is now."""
 
-import fcntl
 import os
 import re
 import shlex
@@ -12,11 +11,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from ddpm.runtime.errors import InputError
+from ddpm.runtime.locks import lock
 from ddpm.runtime.paths import from_main_root
 from ddpm.tracking.moved import FOLDERS, bring_home
 
 if TYPE_CHECKING:  # importing MLflow takes seconds, and half of the stages do not track
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's own 7 hold every call to a dead server for four minutes
@@ -49,15 +50,17 @@ def prepare() -> None:
         with locked(database):
             if not database.exists():
                 _create(database)
-    with closing(sqlite3.connect(database)) as connection:  # MLflow would try for long, and then not say what was wrong
+    with closing(
+        sqlite3.connect(database)
+    ) as connection:  # MLflow would try for long, and then not report what was wrong
         connection.execute("PRAGMA schema_version")
         check_version(connection, database)
     with locked(database) if os.access(database, os.W_OK) else nullcontext():
         bring_home(database)
 
 
-def experiment_id(client: "MlflowClient", name: str) -> str | None:
-    """The id of an experiment; None where there is none of that name.
+def find_experiment(client: "MlflowClient", name: str) -> "Experiment | None":
+    """An experiment by its name; None where there is none of that name.
 
     Raises:
         StoreError: it was deleted, which MLflow can undo; until then, it takes no run.
@@ -65,11 +68,11 @@ def experiment_id(client: "MlflowClient", name: str) -> str | None:
     found = client.get_experiment_by_name(name)
     if found and found.lifecycle_stage == "deleted":
         raise StoreError(deleted(name, found.experiment_id))
-    return found.experiment_id if found else None
+    return found
 
 
 def deleted(name: str, number: str) -> str:
-    """Say that an experiment was deleted, and how to restore it."""
+    """Report that an experiment was deleted, and how to restore it."""
     store = f"MLFLOW_TRACKING_URI={shlex.quote(masked(location()[0]))}"
     remedy = f"`{store} mlflow experiments restore --experiment-id {number}` brings it back with its runs"
     return f"the MLflow experiment {name!r} was deleted; {remedy}, or set tracking.experiment to another name"
@@ -157,7 +160,7 @@ def locked(database: Path) -> Iterator[None]:
     path = database.with_name(f"{database.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
+        lock(file)
         yield
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pandas as pd
 
 from ddpm.runtime.errors import InputError, RunError
-from ddpm.tracking.database import experiment_id, location, masked, prepare
+from ddpm.tracking.database import find_experiment, location, masked, prepare
 from ddpm.tracking.recorder import reason
 from ddpm.tracking.store import PARENT
 
@@ -39,10 +39,11 @@ def scored_runs(experiment: str, condition: str = "") -> pd.DataFrame:
         RunError: the store cannot be read.
     """
     client = _open()
-    number = _read(lambda: experiment_id(client, experiment))
-    if number is None:
-        known = ", ".join(sorted(repr(found.name) for found in _read(client.search_experiments)))
+    found = _read(lambda: find_experiment(client, experiment))
+    if found is None:
+        known = ", ".join(sorted(repr(other.name) for other in _read(client.search_experiments)))
         raise InputError(f"experiment {experiment!r}: MLflow knows only {known}; name one of them by --experiment")
+    number = found.experiment_id
     runs = _read(lambda: _search(client, number))
     chosen = _chosen(client, number, condition) if condition else {run.info.run_id for run in runs}
     by_id = {run.info.run_id: run for run in runs}

@@ -4,7 +4,7 @@ from ddpm.config import Config, flatten
 
 TRAINING = {"schedule", "epochs", "seed", "data", "model", "diffusion", "train"}
 SCORING = {"sample", "fid"}
-# What tells two sets of scores of one training apart; batch sizes and the place of a file do not.
+# What distinguishes two sets of scores of one training; batch sizes and the place of a file do not.
 SCORE_IDENTITY = (
     *(f"sample.{name}" for name in ("n", "sampler", "steps", "spacing", "eta", "variance", "guidance", "precision")),
     "fid.extractor",

@@ -7,12 +7,13 @@ found, and those of new runs would be written there, also into the original of a
 
 import os
 import re
-import shutil
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from ddpm.runtime.copies import copy_files
 
 FOLDERS = ("mlartifacts", "mlruns")  # ours, and MLflow's own default
 # The place of an experiment (ours have no number) or of a run.
@@ -71,7 +72,7 @@ def adopt(database: Path, run_id: str) -> None:
         if folder != database.parent.resolve() / FOLDERS[0] or not old or old.is_relative_to(folder):
             return
         new = folder / run_id / "artifacts"
-        shutil.copytree(old, new, dirs_exist_ok=True)
+        copy_files(old, new)
         connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (new.as_uri(), run_id))
 
 

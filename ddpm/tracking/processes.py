@@ -1,4 +1,4 @@
-"""Which process wrote to a run, so that another one can tell whether it is still there."""
+"""Which process wrote to a run, so that another one can find out whether it is still there."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ def new_attempt() -> str:
 
 
 def is_gone(attempt: str) -> bool:
-    """Say whether the process of an attempt has ended; of another boot or namespace, nothing is known."""
+    """Return whether the process of an attempt has ended; of another boot or namespace, nothing is known."""
     *_, world, number, started, _ = ["", "", "", "", *attempt.split()]
     return world == _world() and world != "-" and _start_time(int(number)) != started
 

@@ -128,7 +128,7 @@ class Recorder:
         )
 
     def _warn(self, kind: str, sentence: str) -> None:
-        """Say a thing once."""
+        """Print a message once."""
         if kind not in self._warned:
             self._warned.add(kind)
             print(f"warning: {sentence}; models/ and reports/ are not affected", file=sys.stderr)

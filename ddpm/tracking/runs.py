@@ -1,20 +1,23 @@
 """MLflow, the record of what was run: DVC keeps the results, so a failing store never costs an experiment."""
 
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ddpm.config import Config
+from ddpm.config import Config, DataConfig
 from ddpm.runtime.errors import InputError, RunError
 from ddpm.runtime.lineage import origin
 from ddpm.tracking import unsent
 from ddpm.tracking.database import StoreError, location, prepare
 from ddpm.tracking.identity import SCORING, TRAINING, params_of
+from ddpm.tracking.inputs import describe
 from ddpm.tracking.processes import new_attempt
 from ddpm.tracking.recorder import Patience, Recorder, deliver, reason
 from ddpm.tracking.served import write_serving_files
@@ -36,7 +39,22 @@ class Tracker:
 
     def metrics(self, metrics: dict[str, float], step: int = 0) -> None:
         """Add one point to each of these curves, in a single call to the store."""
-        self._record({"metrics": {name: float(value) for name, value in metrics.items()}, "step": step, "time": _now()})
+        self._record(_points(metrics, step))
+
+    def scores(self, scores: dict[str, float]) -> None:
+        """Add metrics that are also those of the trained model, on its own page."""
+        self._record(_points(scores, step=0) | {"of_model": True})
+
+    def dataset(self, data: DataConfig, summary: dict[str, Any], sha256: str, context: str) -> None:
+        """Name the data.
+
+        Args:
+            data: where the images come from.
+            summary: of the packed images, as `preprocess` wrote it.
+            sha256: of the packed array.
+            context: what the run does with them: training | evaluation.
+        """
+        self._record({"dataset": describe(data, summary, sha256), "context": context})
 
     def image(self, key: str, image: np.ndarray, step: int) -> None:
         """Add a picture, (H, W, 3) uint8, to a series that the UI can scroll through by step."""
@@ -47,27 +65,33 @@ class Tracker:
         self._record({"artifacts": str(path), "folder": folder})
 
     def model(self, folder: Path, scratch: Path) -> None:
-        """Copy a model folder to `model` of the run's artifacts, with what `mlflow models serve` wants beside it.
+        """Log a model folder, with what `mlflow models serve` needs beside it, as the model of the run.
+
+        A server of MLflow 2 knows no such models, and gets it as the folder `model` of the run's artifacts.
 
         Args:
             folder: has the weights and their configuration.
             scratch: a folder for what is made on the way; it is somebody's to delete, if this process is killed.
         """
+        if not self._enabled:
+            return
         from ddpm.model.model_file import (  # with torch, which the other stages' runs do without
             CONFIG_FILE,
             WEIGHTS_FILE,
         )
 
-        for name in (WEIGHTS_FILE, CONFIG_FILE):  # and none of what a user keeps beside them
-            self.artifacts(folder / name, "model")
-        if not self._enabled:
-            return
+        files = [folder / WEIGHTS_FILE, folder / CONFIG_FILE]  # and none of what a user keeps beside them
         try:
             with tempfile.TemporaryDirectory(dir=scratch) as extra:
-                write_serving_files(Path(extra) / "model")
-                self.artifacts(Path(extra) / "model", "model")
+                packed = Path(extra) / "model"
+                write_serving_files(packed)
+                for file in files:
+                    shutil.copy(file, packed)
+                self._record({"artifacts": str(packed), "folder": "model", "of_model": True})
         except Exception as error:
             print(f"warning: `mlflow models serve` will not know this model ({reason(error)})", file=sys.stderr)
+            for file in files:
+                self.artifacts(file, "model")
 
     def end(self, status: str) -> None:
         """Set the final status (FINISHED, FAILED, KILLED) and the end time of a run that this stage has opened."""
@@ -154,6 +178,10 @@ def _tracked(config: Config, stage: str, key: str, resumed: bool) -> Iterator[Tr
         recorder.close()
 
 
+def _points(metrics: dict[str, float], step: int) -> dict[str, Any]:
+    return {"metrics": {name: float(value) for name, value in metrics.items()}, "step": step, "time": _now()}
+
+
 def _work(config: Config, stage: str, key: str, resumed: bool) -> Work:
     name = f"{config.schedule} · {config.epochs} epoch{'s' * (config.epochs != 1)}"
     return Work(
@@ -163,11 +191,17 @@ def _work(config: Config, stage: str, key: str, resumed: bool) -> Work:
         names=(name, f"{name} · {config.sample.sampler} {config.sample.steps}"),
         training=params_of(config, TRAINING),
         scoring=params_of(config, SCORING),
-        tags=origin(),
+        tags=_source(stage) | origin(),
         started=_now(),
         attempt=new_attempt(),
         experiment=config.tracking.experiment,
     )
+
+
+def _source(stage: str) -> dict[str, str]:
+    """MLflow's own tags, for the column Source of its pages."""
+    name = {"train": "stages/train.py", "score": "stages/report.py"}[stage]
+    return {"mlflow.source.name": name, "mlflow.source.type": "LOCAL"}
 
 
 def _now() -> int:

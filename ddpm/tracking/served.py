@@ -1,4 +1,4 @@
-"""What makes a model folder one that `mlflow models serve` can paint with; nothing in it is pickled."""
+"""What makes a model folder one that `mlflow models serve` can generate with; nothing in it is pickled."""
 
 import warnings
 from importlib.metadata import version
@@ -7,9 +7,9 @@ from typing import Any
 
 import ddpm
 
-# All that painting imports. Named here, because MLflow would load the model to find out, which takes a minute.
+# All that sampling imports. Named here, because MLflow would load the model to find out, which takes a minute.
 REQUIREMENTS = ("torch", "numpy", "pandas", "pillow", "safetensors", "psutil", "pydantic", "pyyaml")
-LOADER = "ddpm.tracking.painter"
+LOADER = "ddpm.tracking.pyfunc"
 
 
 def write_serving_files(folder: Path) -> None:

@@ -5,17 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddpm.tracking.database import artifact_root, experiment_id, location, locked
+from ddpm.tracking.database import artifact_root, find_experiment, location, locked
 from ddpm.tracking.identity import KEY, SCORE_IDENTITY
+from ddpm.tracking.inputs import dataset_input
+from ddpm.tracking.logged_models import log_model, model_of, use_model
 from ddpm.tracking.moved import adopt
 from ddpm.tracking.processes import is_gone
+from ddpm.tracking.views import TAGS
 
 if TYPE_CHECKING:  # importing MLflow takes seconds, and half of the stages do not track
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 OPENED_BY = "pipeline.opened_by"  # train | score
-ATTEMPT = "pipeline.attempt"  # what process wrote to the run last, so that a killed one can be told
+ATTEMPT = "pipeline.attempt"  # what process wrote to the run last, so that a killed one can be recognised
 INHERITED = ("device",)  # what a run of further scores takes over from that of their training
 PARENT = "mlflow.parentRunId"  # MLflow's own tag: the UI nests this run below that one
 
@@ -67,7 +70,7 @@ class Store:
         self.uri, self._database = location()
         self.client: MlflowClient = mlflow.MlflowClient(tracking_uri=self.uri)
         self._file = self._identity()
-        self.experiment_id = experiment_id(self.client, experiment) or self._create_experiment(experiment)
+        self.experiment_id = self._open_experiment(experiment)
 
     def claim(self, work: Work) -> Claim:
         """Find or open the run of a piece of work; asked twice, it gives the same one."""
@@ -81,7 +84,7 @@ class Store:
             return self._claim_training(work, runs) if work.stage == "train" else self._claim_scores(work, runs)
 
     def holds(self, claim: Claim) -> bool:
-        """Say whether this store has that run."""
+        """Return whether this store has that run."""
         from mlflow import MlflowException
 
         try:
@@ -108,11 +111,16 @@ class Store:
             case {"tags": tags}:
                 self._log(run_id, tags=tags)
             case {"metrics": metrics, "step": step, "time": time}:
-                points = [Metric(name, value, time, step) for name, value in metrics.items()]
+                model = model_of(client.get_run(run_id)) if entry.get("of_model") else None
+                points = [Metric(name, value, time, step, model_id=model) for name, value in metrics.items()]
                 client.log_batch(run_id, metrics=points, synchronous=True)
+            case {"dataset": fields, "context": context}:
+                client.log_inputs(run_id, [dataset_input(fields, context)])
             case {"image": image, "key": key, "step": step, "time": time}:
                 # synchronous: nothing is left in a queue if the process is killed.
                 client.log_image(run_id, image, key=key, step=step, timestamp=time, synchronous=True)
+            case {"artifacts": path, "of_model": True} if log_model(client, run_id, Path(path)):
+                pass
             case {"artifacts": path, "folder": folder}:
                 copy = client.log_artifacts if Path(path).is_dir() else client.log_artifact
                 copy(run_id, path, folder)
@@ -137,7 +145,7 @@ class Store:
         return {(name, point.step) for name in names for point in self.client.get_metric_history(claim.run_id, name)}
 
     def is_newest(self, claim: Claim, work: Work) -> bool:
-        """Say whether no other attempt at the same work has taken over its run."""
+        """Return whether no other attempt at the same work has taken over its run."""
         return bool(self.client.get_run(claim.run_id).data.tags.get(ATTEMPT) == work.attempt)
 
     def _claim_training(self, work: Work, runs: "list[Run]") -> Claim:
@@ -163,7 +171,9 @@ class Store:
                 return self._join(run, work)
         params = training.data.params | work.scoring
         tags = {name: training.data.tags[name] for name in INHERITED if name in training.data.tags}
-        return self._open(work, work.names[1], params, {PARENT: training.info.run_id, **tags})
+        claim = self._open(work, work.names[1], params, {PARENT: training.info.run_id, **tags})
+        use_model(self.client, claim.run_id, model_of(training))
+        return claim
 
     def _join(self, run: "Run", work: Work) -> Claim:
         """Take an existing run for these scores; only one that a later stage left unfinished is the caller's to end."""
@@ -212,15 +222,20 @@ class Store:
         is_file = self.uri.startswith("sqlite:") and self._database.exists()
         return self._database.stat().st_ino if is_file else 0
 
-    def _create_experiment(self, name: str) -> str:
+    def _open_experiment(self, name: str) -> str:
         from mlflow import MlflowException
 
+        found = find_experiment(self.client, name)
+        if found:
+            for tag in TAGS.keys() - found.tags.keys():  # made by an earlier version, or by hand
+                self.client.set_experiment_tag(found.experiment_id, tag, TAGS[tag])
+            return found.experiment_id
         # A server keeps artifacts where it likes; MLflow's default for a database is below the current folder.
         place = None if self.uri.startswith("http") else artifact_root(self._database)
         try:
-            return self.client.create_experiment(name, place)
+            return self.client.create_experiment(name, place, TAGS)
         except MlflowException:
-            found = experiment_id(self.client, name)
+            found = find_experiment(self.client, name)
             if found is None:
                 raise
-            return found  # made by another process in the meantime
+            return found.experiment_id  # made by another process in the meantime

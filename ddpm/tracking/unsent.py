@@ -1,6 +1,5 @@
 """What MLflow could not take: a folder per process below .unsent/, kept until `sync` has sent it."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -14,7 +13,9 @@ import numpy as np
 from PIL import Image
 
 from ddpm.data.pictures import save_png
+from ddpm.runtime.copies import copy_files
 from ddpm.runtime.errors import InputError
+from ddpm.runtime.locks import lock
 from ddpm.runtime.paths import main_root
 from ddpm.tracking.store import Claim, Entry, Work
 
@@ -31,7 +32,7 @@ class Unsent:
         # Others see the log when it is locked and has its first line.
         aside = self.folder / "log.tmp"
         self._log = aside.open("w", encoding="utf-8")
-        fcntl.flock(self._log, fcntl.LOCK_EX)
+        lock(self._log)
         self._write({"work": asdict(work), "claim": asdict(claim) if claim else None})
         aside.rename(self.folder / LOG)
 
@@ -83,12 +84,7 @@ def opened(folder: Path) -> Iterator[tuple[Work, Claim | None, list[Entry]] | No
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}; make this folder readable, or delete it") from None
     with log:
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-            return
-        if os.fstat(log.fileno()).st_nlink == 0:  # the same, between opening and locking
+        if not lock(log, wait=False) or os.fstat(log.fileno()).st_nlink == 0:  # sent between opening and locking
             yield None
             return
         if not os.access(folder, os.W_OK) or not os.access(folder.parent, os.W_OK):
@@ -140,8 +136,7 @@ def _with_files(entry: dict[str, Any], folder: Path) -> Entry:
 def _copy(source: Path, folder: Path) -> str:
     """Copy a file, or what is in a folder, into a new folder; returns the name below it by which MLflow takes it."""
     if source.is_dir():
-        shutil.copytree(source, folder)
+        copy_files(source, folder)
         return ""
-    folder.mkdir()
-    shutil.copy(source, folder)
+    copy_files(source, folder / source.name)
     return source.name

@@ -1,8 +1,6 @@
 import io
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -246,44 +244,7 @@ def test_errors_in_the_source_itself_reach_the_caller(photos):
         pack(photos, 16, workers=2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_signals_end_the_workers_without_a_traceback(number, tmp_path):
-    code = """
-import os, signal, sys, time
-from ddpm.data.preprocess import pack
-from ddpm.data.sources.synthetic import Synthetic
-
-class Slow(Synthetic):
-    def open(self, item):
-        os.write(1, f"{os.getpid()}\\n".encode())
-        time.sleep(0.2)
-        return super().open(item)
-
-signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
-try:
-    pack(Slow(None, 10_000, 2, 0), 8, workers=2)
-except KeyboardInterrupt:
-    sys.exit(130)
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    busy = set()
-    while len(busy) < 2:
-        busy.add(int(process.stdout.readline()))
-    os.killpg(process.pid, number)
-    # Ends only when the workers have closed the pipes too; all of the work would take them a quarter of an hour.
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
-    assert "Traceback" not in errors
-    assert "Process" not in errors
-
-
-def test_painted_pictures_need_no_file_at_all():
+def test_drawn_pictures_need_no_file_at_all():
     packed = pack(Synthetic(None, 5, 2, 0), 32)
     assert packed.images.shape == (5, 32, 32, 3)
     assert set(packed.items["width"]) == {128}

@@ -1,4 +1,4 @@
-"""The folder of images and the painted flowers; Flowers-102 is in test_download.py."""
+"""The folder of images and the synthetic flowers; Flowers-102 is in test_download.py."""
 
 import hashlib
 import json
@@ -14,9 +14,9 @@ from PIL import Image
 
 from ddpm.config import parse_config
 from ddpm.data.sources import choice
+from ddpm.data.sources.drawing import FORMS, PALETTES, draw, kind
 from ddpm.data.sources.folder import Folder
 from ddpm.data.sources.kinds import EXTENSIONS
-from ddpm.data.sources.painting import FORMS, PALETTES, kind, paint
 from ddpm.data.sources.synthetic import Synthetic
 from ddpm.runtime.errors import InputError
 
@@ -232,13 +232,13 @@ def test_a_relative_path_starts_at_the_main_repository(params, tmp_path, monkeyp
     assert len(source) == 1
 
 
-def test_painted_pictures_follow_from_seed_and_index_alone():
-    once = np.asarray(paint(3, 5, 1))
-    paint(0, 0, 0)
+def test_drawn_pictures_follow_from_seed_and_index_alone():
+    once = np.asarray(draw(3, 5, 1))
+    draw(0, 0, 0)
     assert once.shape == (128, 128, 3)
-    assert np.array_equal(once, np.asarray(paint(3, 5, 1)))
+    assert np.array_equal(once, np.asarray(draw(3, 5, 1)))
     for other in ((4, 5, 1), (3, 6, 1), (3, 5, 2)):
-        assert not np.array_equal(once, np.asarray(paint(*other)))
+        assert not np.array_equal(once, np.asarray(draw(*other)))
 
 
 def test_synthetic_items_take_turns_and_do_not_depend_on_the_count(tmp_path):
@@ -249,7 +249,7 @@ def test_synthetic_items_take_turns_and_do_not_depend_on_the_count(tmp_path):
     assert items == list(Synthetic(tmp_path, 100, 3, 0).items())[:7]
 
 
-def test_all_102_painted_kinds_differ():
+def test_all_102_drawn_kinds_differ():
     names = Synthetic(None, 1, 102, 0).class_names()
     assert len(set(names)) == 102
     assert names[0] == "pink primrose"
@@ -260,7 +260,7 @@ def test_all_102_painted_kinds_differ():
 def test_pictures_of_one_kind_share_their_colour():
     """A classifier, and so a score, can tell the kinds apart: the petals' hue separates them."""
     means = {
-        label: np.mean([np.asarray(paint(0, index, label), float).mean((0, 1)) for index in range(6)], axis=0)
+        label: np.mean([np.asarray(draw(0, index, label), float).mean((0, 1)) for index in range(6)], axis=0)
         for label in (3, 6)
     }
     red, blue = means[3], means[6]

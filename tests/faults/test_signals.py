@@ -13,6 +13,7 @@ import pytest
 from ddpm.runtime import signals
 from ddpm.runtime.checkpoint import Checkpoint
 from tests.support import ROOT
+from tests.support.documents import blocks
 from tests.support.processes import TWO, start
 from tests.support.tiny_repository import call, digests, environment, make_repository, wait_for
 
@@ -262,8 +263,7 @@ def test_the_slurm_script_of_the_documentation_asks_to_be_run_again(repository, 
     """With an srun that runs its command, as on a single machine, and a scontrol that notes what it is told."""
     params = repository / "params.yaml"
     params.write_text(params.read_text().replace("epochs: 16", "epochs: 4000"))
-    text = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
-    (script,) = [block.split("```")[0] for block in text.split("```sh\n") if "#SBATCH" in block]
+    (script,) = [block for block in blocks(Path("docs/scaling.md"), "sh") if "srun" in block]
     script = script.replace("--nproc-per-node 8", "--nproc-per-node 1").replace("source .venv/bin/activate\n", "")
     tools = tmp_path / "bin"
     tools.mkdir()

@@ -53,7 +53,7 @@ def test_a_stage_that_was_ended_goes_on_and_ends_with_the_same_bytes(longer, sta
         assert digests(longer, stage) == straight, number.name
 
 
-def test_two_processes_paint_the_same_bytes_as_one(longer):
+def test_two_processes_generate_the_same_bytes_as_one(longer):
     call(longer, "python", "-m", "stages.sample")
     straight = digests(longer, "sample")
     for folder in (".ckpt", "data/samples", "reports/samples"):
@@ -88,7 +88,7 @@ def test_one_process_takes_over_the_training_of_two(longer):
     assert len(runs(longer)) == earlier + 1 and runs(longer)[-1].info.status == "FINISHED"
 
 
-def test_a_painting_goes_on_with_smaller_batches(longer):
+def test_sampling_goes_on_with_smaller_batches(longer):
     """Which is what the sentence for a GPU without enough memory advises."""
     for folder in (".ckpt", "data/samples", "reports/samples"):
         shutil.rmtree(longer / folder, ignore_errors=True)

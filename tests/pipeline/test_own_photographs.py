@@ -1,4 +1,4 @@
-"""The README's lines for one's own photographs, as they stand there, with a name that is hard on every parser."""
+"""The guide's lines for one's own photographs, as they stand there, with a name that is hard on every parser."""
 
 import os
 import re
@@ -13,14 +13,14 @@ from tests.support.tiny_repository import call, environment
 NAME = 'Blüten (2024), [x] {y} O\'Neil "q" $z 100% a=b;c:d \\ #1 %41'
 
 
-def test_the_lines_of_the_readme_work_for_a_folder_of_any_name(fresh: Path, tmp_path: Path) -> None:
+def test_the_lines_of_the_guide_work_for_a_folder_of_any_name(fresh: Path, tmp_path: Path) -> None:
     for label in ("rose", "tulip, 'red'"):
         for number in range(2):
             path = tmp_path / NAME / label / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (20, 20), (90 * number, 0, 99)).save(path)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"Your own photographs.*?```sh\n(.*?)```", text, re.DOTALL)
+    text = (ROOT / "docs/guide/photographs.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"\A# Your own photographs.*?```sh\n(.*?)```", text, re.DOTALL)
     assert "dvc exp run\n" in block
     lines = block.replace("$HOME/photographs", "$PHOTOS").replace("dvc exp run", "dvc exp run download")
     for _ in range(2):  # also where the folder is named already

@@ -17,6 +17,8 @@ from tests.support.browser import needs_chromium, open_page
 from tests.support.tiny_repository import call, environment, make_repository, wait_for
 from tests.support.tracked import client
 
+ML = "workflowType=machine_learning"
+
 pytestmark = [pytest.mark.slow, needs_chromium]
 
 
@@ -68,6 +70,9 @@ def test_the_mlflow_ui_shows_readable_names_grouped_metrics_and_a_comparison(run
         f"/#/experiments/{experiment}/runs": names,
         # One group of charts for each prefix; those below the window are not there yet.
         f"/#/experiments/{experiment}/runs?compareRunsMode=CHART": [*names, "heldout/loss", "inception/fid"],
+        # The views of ddpm/tracking/views.py, in the mode for model training.
+        f"/#/experiments/{experiment}/runs?{ML}&viewStateShareKey=scores": ["Model registry", "inception/fid", "15.5"],
+        f"/#/experiments/{experiment}/runs?{ML}&viewStateShareKey=seeds": ["Group: schedule: cosine, epochs: 300"],
         f"/#/compare-runs?{chosen}": [*names, "Comparing 2 Runs", "inception/fid", "train/loss", "14.5", "15.5"],
     }
     for url, expected in pages.items():

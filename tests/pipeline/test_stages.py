@@ -134,11 +134,16 @@ def test_one_finished_run_holds_parameters_curves_scores_and_artifacts(reproduce
     for curve in ("heldout/loss", *(f"train/{name}" for name in names)):
         assert len(client.get_metric_history(run.info.run_id, curve)) >= 2, curve
     artifacts = reproduced / "mlartifacts" / run.info.run_id / "artifacts"
-    assert {"model", "report", "images"} <= {path.name for path in artifacts.iterdir()}
-    assert (artifacts / "model/model.safetensors").read_bytes() == (
-        reproduced / "models/model.safetensors"
-    ).read_bytes()
-    assert (artifacts / "model/MLmodel").exists()
+    assert {"report", "images"} <= {path.name for path in artifacts.iterdir()}
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    folder = reproduced / "mlartifacts/models" / model.model_id / "artifacts"
+    assert (folder / "model.safetensors").read_bytes() == (reproduced / "models/model.safetensors").read_bytes()
+    assert (folder / "MLmodel").exists() and model.source_run_id == run.info.run_id
+    assert {metric.key: metric.value for metric in model.metrics} == {
+        name: value for name, value in run.data.metrics.items() if name.startswith("efficientnet_lite0/")
+    }
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.name == "synthetic" and tags["data.sha256"].startswith(data.dataset.digest)
     assert (artifacts / "report/fid.md").exists() and (artifacts / "report/samples/grid.png").exists()
     assert (artifacts / "report/explore/classes.png").exists() and (artifacts / "report/explore.html").exists()
     assert (artifacts / "report/fid.html").read_bytes() == (reproduced / "reports/fid.html").read_bytes()

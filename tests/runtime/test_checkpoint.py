@@ -132,3 +132,23 @@ def test_it_is_due_after_a_minute_and_costs_one_percent_at_most(tmp_path, monkey
     assert not kept.due()
     now += 1
     assert kept.due()
+
+
+@pytest.mark.parametrize("where", [0.3, 0.5, 0.7])
+def test_a_single_bit_that_is_wrong_is_found(tmp_path, where):
+    """PyTorch would load the weights as they are."""
+    Checkpoint(tmp_path).save({"weights": torch.arange(5000.0)})
+    content = bytearray((tmp_path / "state.pt").read_bytes())
+    content[int(where * len(content))] ^= 1
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"state\.pt: this checkpoint cannot be read"):
+        Checkpoint(tmp_path).load()
+
+
+def test_the_state_of_other_work_is_not_taken_for_its_own(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    Checkpoint(tmp_path / "one").save(STATE)
+    shutil.copy(tmp_path / "one/state.pt", tmp_path / "other")
+    with pytest.raises(InputError, match="it belongs to other work"):
+        Checkpoint(tmp_path / "other").load()

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import stages.sample
 from ddpm.config import parse_config
 from ddpm.runtime.distributed import ALONE, Group
 from ddpm.runtime.errors import InputError
+from tests.support import ROOT
 from tests.support.networks import write_model
 from tests.support.processes import TWO, share, start
 from tests.support.shared_training import prepare, train
@@ -123,6 +125,31 @@ def test_a_process_that_was_killed_is_told_in_a_sentence(endless):
     assert launcher.returncode == 128 + signal.SIGKILL
     assert complaint == "error: SIGKILL ended one of the processes; run the same command again\n"
     assert psutil.wait_procs(workers, timeout=20)[1] == []
+
+
+MEET = """
+from ddpm.runtime.distributed import process_group
+with process_group() as group:
+    ranks = group.gather(group.rank)
+    if ranks:
+        print(ranks)
+"""
+NAMELESS = "import os, socket, sys; socket.sethostname('no-such-machine'); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-ru", "true"], check=False).returncode != 0,
+    reason="a name of one's own for the machine needs user namespaces, which this system does not allow",
+)
+def test_processes_meet_on_a_machine_whose_name_leads_nowhere(tmp_path):
+    """As in many containers, and on laptops away from their network."""
+    (tmp_path / "meet.py").write_text(MEET)
+    command = ["unshare", "-ru", sys.executable, "-c", NAMELESS, sys.executable, "-m", "ddpm.runtime.distributed"]
+    done = subprocess.run(
+        [*command, *TWO, str(tmp_path / "meet.py")], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=-1, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == b"[0, 1]\n"
 
 
 def test_before_its_processes_start_a_launcher_says_what_is_wrong_and_nothing_else(

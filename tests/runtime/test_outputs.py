@@ -2,12 +2,13 @@
 
 import hashlib
 import shutil
+import subprocess
 
 import pytest
 
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.lineage import output_places
-from ddpm.runtime.outputs import check_places
+from ddpm.runtime.outputs import check_links, check_places
 from tests.support import ROOT
 
 
@@ -74,3 +75,28 @@ def test_the_cache_is_looked_for_where_dvc_says(root, monkeypatch):
     (root / "bin/dvc").chmod(0o755)
     monkeypatch.setenv("PATH", f"{root}/bin:/bin:/usr/bin")
     check_places()
+
+
+@pytest.mark.parametrize("place", ["models", "data", "reports"])
+def test_a_folder_of_outputs_on_another_disk_is_refused_before_any_work(root, tmp_path_factory, place):
+    (root / place).symlink_to(tmp_path_factory.mktemp("scratch"))
+    with pytest.raises(InputError, match=rf"^{place}.*: leads to /.* by a link.* `dvc cache dir FOLDER`"):
+        check_links()
+
+
+def test_links_of_the_cache_and_within_the_repository_are_no_concern(root, tmp_path_factory):
+    own(root, "data/samples/grid.png")
+    (root / "models").symlink_to(root / "data/samples")
+    (root / "data/samples/samples.npy").symlink_to(tmp_path_factory.mktemp("cache") / "34abcd")
+    check_links()
+
+
+@pytest.mark.parametrize("name", [".ckpt", "mlartifacts", ".unsent", ".stage-times", "data/downloads", "photographs"])
+def test_shared_folders_may_be_links_to_another_disk(tmp_path, name):
+    """Neither git nor DVC is to see the link itself, which `git add -A` would commit."""
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).symlink_to(ROOT)
+    assert subprocess.run(["git", "check-ignore", "-q", name], cwd=tmp_path, check=False).returncode == 0
+    assert name in (ROOT / ".dvcignore").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""A workspace as `dvc repro reference` leaves it, on a small scale, for benchmarks that train, paint and score."""
+"""A workspace as `dvc repro reference` leaves it, on a small scale, for benchmarks that train, generate and score."""
 
 import json
 import sys

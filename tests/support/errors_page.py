@@ -3,7 +3,7 @@
 from tests.support.cases import CASES
 
 HEAD = """\
-# What may be wrong with an input, and what is said then
+# What may be wrong with an input, and the message for it
 
 Written by `python -m tests.support.errors_page > docs/errors.md`; do not edit it here. `tests/faults/test_errors.py`
 provokes every line: it compares the sentence and the exit code, and makes sure that there is no traceback and that

@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ddpm.runtime.distributed import HERE
 from tests.support import ROOT
 
-TWO = ("--standalone", "--nproc-per-node", "2")
+TWO = (*HERE, "--nproc-per-node", "2")
 
 
 def start(*torchrun: str, folder: Path, **scene: object) -> subprocess.Popen:

@@ -1,4 +1,4 @@
-"""The model in MLflow: a pyfunc that paints, from Python and over HTTP."""
+"""The model in MLflow: a pyfunc that generates, from Python and over HTTP."""
 
 import base64
 import io
@@ -46,13 +46,13 @@ def logged(tracked, repository, tmp_path, monkeypatch):
     mlflow.set_tracking_uri(None)
 
 
-# Paints where some packages cannot be imported.
-PAINT = """
+# Generates where some packages cannot be imported.
+GENERATE = """
 import sys
 folder, *missing = sys.argv[1:]
 sys.modules |= dict.fromkeys(missing)
 import pandas as pd
-from ddpm.tracking.painter import _load_pyfunc
+from ddpm.tracking.pyfunc import _load_pyfunc
 _load_pyfunc(folder).predict(pd.DataFrame([{"n": 1, "steps": 2}]))
 """
 
@@ -72,13 +72,13 @@ def required(*names: str) -> set[str]:
     return found
 
 
-def test_a_model_paints_where_only_its_requirements_are_installed(tmp_path):
+def test_a_model_generates_where_only_its_requirements_are_installed(tmp_path):
     """As in an environment that MLflow makes for it."""
     there = required(*REQUIREMENTS, "mlflow")
     packages = packages_distributions().items()
     missing = [top for top, names in packages if there.isdisjoint(map(canonicalize_name, names)) and top != "ddpm"]
     assert {"torchvision", "dvc", "tqdm"} <= set(missing)
-    command = [sys.executable, "-c", PAINT, write_model(tmp_path / "models"), *missing]
+    command = [sys.executable, "-c", GENERATE, write_model(tmp_path / "models"), *missing]
     subprocess.run(command, cwd=ROOT, check=True)
 
 
@@ -86,7 +86,7 @@ def pixels(png):
     return np.array(Image.open(io.BytesIO(base64.b64decode(png))))
 
 
-def test_the_logged_model_paints_our_images(logged):
+def test_the_logged_model_generates_our_images(logged):
     folder, run_id = logged
     served = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
     (first, second) = served.predict(pd.DataFrame([{"n": 2, "seed": 0, "steps": 5}, {"n": 1, "seed": 3, "steps": 5}]))
@@ -103,7 +103,11 @@ def test_a_conditional_model_takes_class_and_guidance(tracked, repository, tmp_p
         tracker.model(folder, tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     run_id = runs(repository, tracked)[0].info.run_id
-    served = mlflow.pyfunc.load_model(f"{repository.as_uri()}/mlartifacts/{run_id}/artifacts/model")
+    mlflow.set_tracking_uri(f"sqlite:///{repository / 'mlflow.db'}")
+    try:
+        served = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
+    finally:
+        mlflow.set_tracking_uri(None)
     wishes = pd.DataFrame([{"n": 2, "steps": 3, "class": CLASSES[1], "guidance": 2, "spacing": "uniform"}])
     (pictures,) = served.predict(wishes)
     ours = load_model(folder, device="cpu").sample(2, steps=3, label=CLASSES[1], guidance=2, spacing="uniform")
@@ -125,7 +129,7 @@ def test_a_wish_that_cannot_be_fulfilled_is_refused_by_name(logged, wish):
 
 def test_the_artifact_is_a_model_folder_without_pickles(logged, repository):
     folder, run_id = logged
-    artifact = repository / "mlartifacts" / run_id / "artifacts/model"
+    artifact = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model"))
     for name in (WEIGHTS_FILE, CONFIG_FILE):
         assert (artifact / name).read_bytes() == (folder / name).read_bytes()
     files = [path for path in artifact.rglob("*") if path.is_file()]

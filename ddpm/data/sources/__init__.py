@@ -3,4 +3,4 @@
 It knows nothing of image sizes and arrays.
 """
 
-__all__ = ["choice", "flowers102", "folder", "kinds", "painting", "source", "synthetic"]
+__all__ = ["choice", "drawing", "flowers102", "folder", "kinds", "source", "synthetic"]

@@ -20,6 +20,7 @@ from ddpm.data.sources.kinds import FORMATS, left_out
 from ddpm.data.sources.source import Item
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.errors import InputError
+from ddpm.runtime.pointers import REASON, is_pointer
 from ddpm.runtime.progress import progress_bar
 from ddpm.runtime.stage_files import load_json
 
@@ -44,6 +45,10 @@ class Found(NamedTuple):
 
     ids: list[str]
     left_out: list[dict[str, str]]
+
+    def classes(self) -> list[str]:
+        """The class of each image."""
+        return [_class_of(name) for name in self.ids]
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,8 @@ class Folder:
         text = json.dumps(content, indent=2, sort_keys=True) + "\n"
         (self.raw / "source.json").write_text(text, encoding="utf-8")
         if omitted:
-            print(
-                f"{self.path}: {len(ids):,} images; {len(omitted):,} left out, which the report lists: {_said(omitted)}"
-            )
+            named = named_by_reason(omitted)
+            print(f"{self.path}: {len(ids):,} images; {len(omitted):,} left out, which the report lists: {named}")
 
     def left_out(self) -> list[dict[str, str]]:
         """List what `fetch` has found that looks like an image and is not used, and system folders."""
@@ -111,6 +115,8 @@ class Folder:
             raise self._changed(file) from None
         if hashlib.sha256(content).hexdigest() != item.payload:
             raise self._changed(file)
+        if is_pointer(content):
+            raise ValueError(REASON)
         return Image.open(io.BytesIO(content), formats=FORMATS)
 
     @property
@@ -150,7 +156,7 @@ class Folder:
                     ids.append((under / name).as_posix())
         omitted.sort(key=lambda one: one["id"])
         if not ids:
-            others = f" that can be decoded; {len(omitted)} left out: {_said(omitted)}" if omitted else ""
+            others = f" that can be decoded; {len(omitted)} left out: {named_by_reason(omitted)}" if omitted else ""
             raise InputError(f"data.path: {self.path} holds no image{others or '; put photographs there'}")
         for name in ids:
             # Control characters, and bytes that are not UTF-8, would not survive a CSV file, or act on a terminal.
@@ -193,7 +199,7 @@ def _omitted(name: str, reason: str) -> dict[str, str]:
     return {"id": name if name.isprintable() else ascii(name), "reason": reason}
 
 
-def _said(omitted: list[dict[str, str]]) -> str:
+def named_by_reason(omitted: list[dict[str, str]]) -> str:
     """Name the first of what is left out for each reason."""
     by_reason: dict[str, list[str]] = {}
     for one in omitted:

@@ -3,6 +3,7 @@
 import re
 import stat
 import struct
+import warnings
 from pathlib import Path
 
 from PIL import Image, features
@@ -48,7 +49,10 @@ SIGNATURES = (  # first bytes, and the format that they announce
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # their sizes in bytes, by version
 MAKE, SUBFILE, DNG_VERSION = 271, 254, 50706  # tags of TIFF
-HEAD = 64  # bytes that tell
+HEAD = 64  # bytes that decide
+
+# Of odd metadata; what is wrong with an image is found when it is decoded.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _register_heif() -> bool:
@@ -68,7 +72,7 @@ FORMATS = (
 
 
 def left_out(file: Path) -> str | None:
-    """Why a file is not used: "" if it is, None if it is no image at all and nothing has to be said.
+    """Why a file is not used: "" if it is, None if it is no image at all and need not be mentioned.
 
     What is called an image of a format that can be decoded is used also if it is none, so that it is found damaged.
     """

@@ -1,4 +1,4 @@
-"""Painted flowers: every picture follows from (seed, index) alone, so that the pipeline runs without any data set."""
+"""Synthetic flowers: every picture follows from (seed, index) alone, so that the pipeline runs without any data set."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import ClassVar
 from PIL import Image
 
 from ddpm.data.downloads import Remote
-from ddpm.data.sources.painting import kind, paint
+from ddpm.data.sources.drawing import draw, kind
 from ddpm.data.sources.source import Item
 
 
@@ -24,7 +24,7 @@ class Synthetic:
     name: ClassVar[str] = "synthetic"
 
     def remote_files(self) -> list[Remote]:
-        """Name nothing: pictures are painted when they are opened."""
+        """Name nothing: pictures are drawn when they are opened."""
         return []
 
     def fetch(self) -> None:
@@ -51,5 +51,5 @@ class Synthetic:
             yield Item(f"painted_{index:06d}", index % self.classes, index)
 
     def open(self, item: Item) -> Image.Image:
-        """Paint one picture."""
-        return paint(self.seed, item.payload, item.label)
+        """Draw one picture."""
+        return draw(self.seed, item.payload, item.label)

@@ -11,6 +11,9 @@ import yaml
 
 from tests.support.cases.server import Behaviour, serve
 
+# What git leaves of a large file where git LFS is not installed.
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 12345\n"
+
 
 @dataclass
 class Place:

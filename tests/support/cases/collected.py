@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tests.support import ROOT
-from tests.support.cases.case import Case, Place
+from tests.support.cases.case import POINTER, Case, Place
 from tests.support.cases.images import BOTH, SIZE, among, content, named, photographs, saved
 from tests.support.cases.odd_images import last, packs, upright
 from tests.support.image_bytes import bmp32, chunk, matrix_profile, png, tiff
@@ -83,6 +83,15 @@ def twice(place: Place) -> None:
 
 
 COLLECTED = [
+    Case(
+        "a pointer of git LFS, as a clone without it leaves them",
+        among("x.jpg", content(POINTER)),
+        (
+            "data.source folder: rose/x.jpg cannot be read as an image (it is a pointer of git LFS, not the file "
+            "itself, which `git lfs pull` fetches); repair or remove it, or set data.on_bad_image to skip"
+        ),
+        run=BOTH,
+    ),
     Case(
         "a model of your own where `train` writes its, before the first run",
         own_model,
@@ -211,7 +220,7 @@ COLLECTED = [
     Case(
         "16 bits with a transparent value",
         among("x.png", content(grey16(0x1234))),
-        "painted over white",
+        "laid over white",
         0,
         BOTH,
         check=packs("x.png", (255, 255, 255)),

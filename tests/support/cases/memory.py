@@ -49,7 +49,7 @@ def training(fits: Callable[..., bool], **params: object) -> Callable[[Place], N
     return prepare
 
 
-def painting(batch_size: object) -> Callable[[Place], None]:
+def sampling(batch_size: object) -> Callable[[Place], None]:
     def prepare(place: Place) -> None:
         import stages.sample
 
@@ -117,8 +117,8 @@ MEMORY = [
         run="train",
     ),
     Case(
-        "painting with `sample.batch_size: 500`",
-        painting(500),
+        "sampling with `sample.batch_size: 500`",
+        sampling(500),
         (
             "sample.batch_size: a batch of 500 images does not fit into the memory (CUDA out of memory); set it to "
             "250, or to auto, which finds what fits"
@@ -127,8 +127,8 @@ MEMORY = [
         run="sample",
     ),
     Case(
-        "painting with `sample.batch_size: auto`",
-        painting("auto"),
+        "sampling with `sample.batch_size: auto`",
+        sampling("auto"),
         (
             "sample.batch_size: even a single image does not fit into the memory (CUDA out of memory); end other "
             "programs that use it, or, on a GPU, set device to cpu"
@@ -140,7 +140,7 @@ MEMORY = [
         "`python -m ddpm sample --batch-size 4`",
         lambda place: [model()(place), too_much("ddpm.network.unet.UNet", "forward", nothing_fits)(place)],
         (
-            "--batch-size: a batch of 4 images does not fit into the memory (CUDA out of memory); say --batch-size 2, "
+            "--batch-size: a batch of 4 images does not fit into the memory (CUDA out of memory); set --batch-size 2, "
             "or leave it out to find what fits"
         ),
         code=1,

@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.cases.case import Case, Place
+from tests.support.cases.case import POINTER, Case, Place
 
 FOLDER, WEIGHTS, CONFIG = Path("models"), Path("models/model.safetensors"), Path("models/config.json")
 SAMPLE = "ddpm sample --device cpu --n 1 --steps 2 --out flowers.png"
@@ -111,7 +111,7 @@ MODELS = [
         file(WEIGHTS, flip(-9)),
         (
             "models/model.safetensors: sha256 is …, but config.json belongs to …, so it is damaged or of another "
-            "model; copy both anew, or say `dvc checkout`"
+            "model; copy both anew, or run `dvc checkout`"
         ),
         run=SAMPLE,
     ),
@@ -125,6 +125,12 @@ MODELS = [
         "a web page instead of weights",
         file(WEIGHTS, lambda data: b"<html>not found</html>"),
         ("models: no model can be read here (…); train one with `dvc repro train`"),
+        run=SAMPLE,
+    ),
+    Case(
+        "a pointer of git LFS instead of weights, as a clone without it leaves them",
+        file(WEIGHTS, lambda data: POINTER),
+        "models/model.safetensors: it is a pointer of git LFS, not the file itself, which `git lfs pull` fetches",
         run=SAMPLE,
     ),
     Case(
@@ -226,7 +232,7 @@ MODELS = [
         check=lambda place: not Path("exported").exists(),
     ),
     Case(
-        "a network on patches, whose `config.json` says nothing of them",
+        "a network on patches, whose `config.json` does not mention them",
         model(without_patch, patch=2),
         (
             "models: model.safetensors and config.json do not fit each other (…); copy both anew, or train the "

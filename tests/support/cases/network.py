@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.cases.case import Case, Place
+from tests.support.cases.case import POINTER, Case, Place
 from tests.support.cases.server import Behaviour, answer, cut, endless, redirect, whole
 
 CONTENT = bytes(range(256)) * 40  # in the place of the Inception weights
@@ -231,6 +231,12 @@ DOWNLOADS = [
         "`fid.weights` that lead nowhere",
         local(None),
         ("fid.weights: mine.pth is no file; correct the path, or set null to download the weights"),
+        run="download",
+    ),
+    Case(
+        "`fid.weights` of a file that git LFS has not fetched",
+        local(POINTER),
+        "mine.pth: it is a pointer of git LFS, not the file itself, which `git lfs pull` fetches",
         run="download",
     ),
     Case(

@@ -102,7 +102,7 @@ ODD_IMAGES = [
     Case(
         "a palette with transparency",
         among("x.png", saved(TRANSPARENT, transparency=1)),
-        "painted over white",
+        "laid over white",
         0,
         BOTH,
         check=packs("x.png", (255, 255, 255)),
@@ -144,7 +144,7 @@ ODD_IMAGES = [
     Case(
         "one name in two folders, or with two endings, or in two cases",
         named("lily/0.png", "rose/0.jpg", "rose/0.PNG"),
-        "told apart by their paths",
+        "distinguished by their paths",
         0,
         BOTH,
         check=lambda p: len(set(last(p)[0])) == 8,

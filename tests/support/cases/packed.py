@@ -26,7 +26,13 @@ def packed(change: Callable[[], object] = lambda: None, count: int = 6, size: in
         place.set("tracking.enabled", False)
         labels = [number % 2 for number in range(count)]
         items = pd.DataFrame({"id": [f"i{n}" for n in range(count)], "label": labels, "width": 9, "height": 9})
-        summary = {"source": "folder", "class_names": ["a", "b"], "class_counts": [count // 2] * 2, "skipped": []}
+        summary = {
+            "source": "folder",
+            "count": count,
+            "class_names": ["a", "b"],
+            "class_counts": [count // 2] * 2,
+            "skipped": [],
+        }
         PackedImages(np.zeros((count, size, size, 3), np.uint8), items, summary).save(FOLDER)
         change()
 

@@ -23,7 +23,7 @@ class Painter:
         self._model = model
 
     def predict(self, wishes: pd.DataFrame) -> list[list[str]]:
-        """Paint for each row.
+        """Generate for each row.
 
         Args:
             wishes: columns n and, if wanted, seed (default 0), steps (50), sampler (ddim) and spacing (trailing); for
@@ -37,11 +37,11 @@ class Painter:
         """
         try:
             rows = wishes.astype(object).where(wishes.notna(), None).to_dict("records")
-            return [[_png(image) for image in self._paint(row)] for row in rows]
+            return [[_png(image) for image in self._generate(row)] for row in rows]
         except InputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from None
 
-    def _paint(self, row: dict[Any, Any]) -> np.ndarray:
+    def _generate(self, row: dict[Any, Any]) -> np.ndarray:
         wish = {name: value for name, value in row.items() if value is not None}  # other rows may have named it
         n, guidance = wish.pop("n"), wish.get("guidance", 1)
         if n > MAX_IMAGES:

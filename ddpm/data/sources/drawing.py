@@ -1,4 +1,4 @@
-"""Flowers painted with polygons: 8 forms, 13 palettes, 5 scenes behind them."""
+"""Flowers drawn with polygons: 8 forms, 13 palettes, 5 scenes behind them."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 SIDE = 128  # pixels
-SCALE = 4  # painted this much larger, then reduced: smooth edges
+SCALE = 4  # drawn this much larger, then reduced: smooth edges
 GOLDEN_ANGLE = np.pi * (3 - 5**0.5)  # the spiral in which seeds and stamens grow
 
 Colour = tuple[float, float, float] | np.ndarray  # RGB from 0 to 255
@@ -103,8 +103,8 @@ def kind(label: int) -> tuple[Form, Palette]:
     return FORMS[label % len(FORMS)], PALETTES[label % len(PALETTES)]
 
 
-def paint(seed: int, index: int, label: int) -> Image.Image:
-    """Paint picture `index` of a series: one to five flowers of one kind, (128, 128) RGB."""
+def draw(seed: int, index: int, label: int) -> Image.Image:
+    """Draw picture `index` of a series: one to five flowers of one kind, (128, 128) RGB."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
     heads = _arrange(rng)
     canvas = _background(rng, heads).resize((SIDE * SCALE, SIDE * SCALE), Image.Resampling.BILINEAR)
@@ -135,7 +135,7 @@ def _arrange(rng: np.random.Generator) -> list[Head]:
 
 
 def _background(rng: np.random.Generator, heads: list[Head]) -> Image.Image:
-    """Paint what lies out of focus behind the flowers, at half size: it is blurred anyway."""
+    """Draw what lies out of focus behind the flowers, at half size: it is blurred anyway."""
     side = SIDE // 2
     scene = SCENES[rng.choice(len(SCENES), p=[scene.weight for scene in SCENES])]
     ramp = np.linspace(0, 1, side)[:, None, None]
