@@ -1,4 +1,4 @@
-"""Paint with a trained model, compare experiments, export a model, check this machine; `dvc repro` makes a model."""
+"""Generate images, compare experiments, export a model, check this machine; `dvc repro` trains a model."""
 
 import argparse
 
@@ -14,14 +14,19 @@ COMMANDS = (use, sample, compare, export, doctor, sync)
 
 
 def main() -> None:
-    """Read the command line and do what it says."""
+    """Read the command line and run its command."""
     withstand(end_quietly)
+    arguments = command_line().parse_args()
+    guarded(lambda: arguments.action(arguments))
+
+
+def command_line() -> argparse.ArgumentParser:
+    """All commands with their options."""
     parser = argparse.ArgumentParser(prog="python -m ddpm", description=__doc__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(commands)
-    arguments = parser.parse_args()
-    guarded(lambda: arguments.action(arguments))
+    return parser
 
 
 if __name__ == "__main__":

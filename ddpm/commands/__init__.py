@@ -13,6 +13,7 @@ __all__ = [
     "foresee",
     "gpu_forecast",
     "gpus",
+    "photographs",
     "sample",
     "sync",
     "use",

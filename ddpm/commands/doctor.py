@@ -43,10 +43,10 @@ def doctor(arguments: argparse.Namespace) -> None:
     config = load_config()
     asked = (arguments.gpu, arguments.gpu_memory, arguments.gpu_tflops, arguments.gpu_bandwidth)
     if any(value is not None for value in asked):
-        from ddpm.commands.gpu_forecast import tell
+        from ddpm.commands.gpu_forecast import print_forecast
         from ddpm.commands.gpus import find_gpu
 
-        tell(config, find_gpu(*asked))
+        print_forecast(config, find_gpu(*asked))
         return
     from ddpm.commands.checks import count_images, run_checks
     from ddpm.commands.estimate import random_images
@@ -101,7 +101,7 @@ def predicted_cost(config: "Config", images: int, device: "torch.device") -> "Co
 
 
 def _estimate(config: "Config", images: int, parameters: int) -> bool:
-    """Measure and print what the stages will take; says whether all of them fit into the memory."""
+    """Measure and print what the stages will take; returns whether all of them fit into the memory."""
     import torch
 
     device = torch.device(config.device)
@@ -113,7 +113,7 @@ def _estimate(config: "Config", images: int, parameters: int) -> bool:
 
 
 def _too_large(config: "Config", device: "torch.device") -> None:
-    """Say which batch would fit, compiled if the training will be: without, it would seem to be smaller."""
+    """Report which batch would fit, compiled if the training will be: without, it would seem to be smaller."""
     from ddpm.commands.estimate import largest_batch
 
     build = builder(config, device)
@@ -134,6 +134,7 @@ def _too_large(config: "Config", device: "torch.device") -> None:
 def _training(config: "Config", cost: "Cost", images: int, parameters: int) -> bool:
     import torch
 
+    from ddpm.commands.estimate import planned_steps
     from ddpm.commands.use import names
     from ddpm.runtime.devices import memory
     from ddpm.runtime.progress import duration
@@ -152,10 +153,11 @@ def _training(config: "Config", cost: "Cost", images: int, parameters: int) -> b
         _line("problem", "", f"this machine has {_gb(machine)}; raise train.accumulate, or lower model.channels")
     how = "" if cost.measured_batch == batch else f", predicted from batches of up to {cost.measured_batch}"
     _line("", "speed", f"{rate:.3g} images/s{how}")
-    trained = round(images * (1 - config.data.holdout)) * config.epochs
-    _line("", "time", f"{duration(trained / rate)} for {config.epochs:,} epochs, {trained // batch:,} steps")
+    steps = planned_steps(config, images)
+    seconds = steps * cost.step_seconds
+    _line("", "time", f"{duration(seconds)} for {config.epochs:,} epochs, {steps:,} steps")
     shorter = [f"`python -m ddpm use {name}`" for name in SHORTER[config.device] if name in names()]
-    if trained / rate > LONG and shorter:
+    if seconds > LONG and shorter:
         _line("", "recipe", f"shorter: {', '.join(shorter)}")
     return enough
 

@@ -1,6 +1,7 @@
 """What the work will cost on this machine: measured over a few steps of the real network, without the data."""
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ WARM_UP = 2  # steps
 SMALLEST = 64  # a CPU begins with so small a part of the batch
 CHUNKS = 3  # timed one after the other; their median counts
 CHUNK_SECONDS = 1.0  # of each, unless a step alone takes longer
-CPU_IMAGES = 4  # painted at a time; a processor is not faster with more
+CPU_IMAGES = 4  # generated at a time; a processor is not faster with more
 SAMPLING_STEPS = 5  # whose median counts
 FEATURES = 10_000  # of each set at most, for the time of the scores; it hardly grows beyond
 
@@ -49,19 +50,25 @@ class Cost:
     images: int = 0
 
 
+def planned_steps(config: Config, images: int) -> int:
+    """Steps of a training with so many images, held-out ones among them; see `Training`."""
+    trained = round(images * (1 - config.data.holdout))
+    return math.ceil(config.epochs * trained / config.train.batch_size)
+
+
 def random_images(config: Config, count: int, classes: int = 2) -> PackedImages:
     """Random pixels in the shape that the parameters ask for, of which a step takes as long as of photographs.
 
     Args:
-        config: says how large they are.
+        config: defines how large they are.
         count: how many.
         classes: how many, for a conditional model.
     """
-    side = config.data.image_size
+    side, names = config.data.image_size, [str(label) for label in range(classes)]
     return PackedImages(
         np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8),
         pd.DataFrame({"id": [str(number) for number in range(count)], "label": np.arange(count) % classes}),
-        {"source": "random", "class_names": [str(c) for c in range(classes)], "class_counts": [1] * classes},
+        {"source": "random", "count": count, "class_names": names, "class_counts": [1] * classes},
     )
 
 
@@ -152,7 +159,7 @@ def largest_batch(attempt: Callable[[int], object], batch_size: int) -> int | No
 
 
 def sampling_batch(config: SampleConfig, device: torch.device) -> int:
-    """Number of images that the `sample` stage paints at a time, or tries to."""
+    """Number of images that the `sample` stage generates at a time, or tries to."""
     return min(config.n, AUTO_BATCH[device.type] if config.batch_size == "auto" else config.batch_size)
 
 
@@ -160,7 +167,7 @@ def sampling_seconds(model: DiffusionModel, config: SampleConfig, seed: int, siz
     """Predict the time of the `sample` stage from a few steps.
 
     Args:
-        model: what paints.
+        model: what generates.
         config: how.
         seed: of the noise.
         size: images at a time; on a CPU 4 at most, because more are not faster.

@@ -29,7 +29,7 @@ CLASSES = 102  # of the images, which are not looked at
 MEMORY = {"train.accumulate", "train.checkpoint_activations", "sample.batch_size"}  # what decides it, and no quality
 
 
-def tell(config: Config, gpu: Gpu) -> None:
+def print_forecast(config: Config, gpu: Gpu) -> None:
     """Print whether the parameters fit into a GPU, with which changes, and how long a training would take.
 
     Raises:
@@ -61,10 +61,11 @@ def tell(config: Config, gpu: Gpu) -> None:
 
 
 def _basis(known: Calibration) -> str:
-    """Say what turned counted work into time."""
+    """State what turned counted work into time."""
+    eager = "" if known.eager == 1 else f"{known.eager:.2g} times "
     assumed = (
         f"{CONTEXT / 1e9:g} GB and {known.fragments:.0%} of the memory for CUDA's context and fragments. One time is "
-        f"that of {known.compiled:.0%} of the peak, compiled; the other {known.eager:.2g} times that of {EAGER:.0%} of "
+        f"that of {known.compiled:.0%} of the peak, compiled; the other {eager}that of {EAGER:.0%} of "
         f"the peak or {BANDWIDTH:.0%} of the bandwidth in each operation, and {LAUNCH * 1e6:g} µs between two, not "
         "compiled. "
         "Held-out loss, previews and compilation come on top."

@@ -1,4 +1,4 @@
-"""`python -m ddpm sample`: paint flowers with a trained model, into files to look at."""
+"""`python -m ddpm sample`: generate flowers with a trained model, into files to look at."""
 
 import argparse
 import math
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, NumPy a tenth of one, and 
 
     from ddpm.model.trained import DiffusionModel
 
-HELP = "paint images with a trained model: a grid, the raw pixels, or a GIF of their way from noise"
+HELP = "generate images with a trained model: a grid, the raw pixels, or a GIF of their way from noise"
 EXAMPLE = """example:
   python -m ddpm sample --class sunflower --guidance 1.5 --out sunflowers.png --gif sunflowers.gif"""
 IMAGES = 16
@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
 
     images = parser.add_argument_group("the images")
     images.add_argument("--n", type=int, metavar="N", help=f"how many (default: {IMAGES})")
-    images.add_argument("--seed", type=int, default=0, metavar="N", help="another one paints other images (default: 0)")
+    images.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, other images (default: 0)")
     wanted = images.add_mutually_exclusive_group()
     wanted.add_argument(
         "--class", dest="label", metavar="NAME", help="only this flower, by its name or number; for conditional models"
@@ -87,7 +87,7 @@ def add_parser(commands: Any) -> None:
 
 
 def sample(arguments: argparse.Namespace) -> None:
-    """Paint the images and write them.
+    """Generate the images and write them.
 
     Raises:
         InputError: the model, an option or a file to be written cannot be used.
@@ -97,7 +97,7 @@ def sample(arguments: argparse.Namespace) -> None:
     if arguments.gif:
         _check_file("--gif", arguments.gif, (".gif",))
     if arguments.each_class and arguments.n is not None:
-        raise InputError("--n: leave it out with --each-class, which paints one flower of each class")
+        raise InputError("--n: leave it out with --each-class, which generates one flower of each class")
 
     from ddpm.data.pictures import enlarge, grid, save_gif, save_png
     from ddpm.model.trained import load_model
@@ -111,7 +111,7 @@ def sample(arguments: argparse.Namespace) -> None:
     if model.diffusion.variance == "learned":
         options["variance"] = "learned"  # of use to the sampler ddpm alone
     started = time.perf_counter()
-    images = paint(model, count, label=label, batch_size=arguments.batch_size, **options)
+    images = generate(model, count, label=label, batch_size=arguments.batch_size, **options)
     seconds = time.perf_counter() - started
     with _writing(arguments.out):
         if arguments.out.suffix == ".npy":
@@ -121,16 +121,16 @@ def sample(arguments: argparse.Namespace) -> None:
     if arguments.gif:
         shown = min(count, GIF_IMAGES)
         label = label[:shown] if arguments.each_class else label
-        with memory_for(f"--gif: the way of {shown} images", f"say --n {max(1, shown // 2)}, or --device cpu"):
+        with memory_for(f"--gif: the way of {shown} images", f"set --n {max(1, shown // 2)}, or --device cpu"):
             frames = model.frames(range(shown), GIF_FRAMES, label=label, **options)
         with _writing(arguments.gif):
             save_gif([grid(enlarge(frame), columns=math.ceil(shown**0.5)) for frame in frames], arguments.gif)
     files = " and ".join(str(path) for path in (arguments.out, arguments.gif) if path)
-    print(f"Painted {count} image{'s' * (count != 1)} in {seconds:.1f} s ({count / seconds:.1f} images/s): {files}")
+    print(f"Generated {count} image{'s' * (count != 1)} in {seconds:.1f} s ({count / seconds:.1f} images/s): {files}")
 
 
-def paint(model: "DiffusionModel", n: int, *, steps: int, **options: Any) -> "np.ndarray":
-    """Paint n images behind a progress bar that moves with every step: (n, H, W, 3) uint8."""
+def generate(model: "DiffusionModel", n: int, *, steps: int, **options: Any) -> "np.ndarray":
+    """Generate n images behind a progress bar that moves with every step: (n, H, W, 3) uint8."""
     from ddpm.runtime.progress import progress_bar
 
     # The delay lets a wrong option speak first.
@@ -139,7 +139,7 @@ def paint(model: "DiffusionModel", n: int, *, steps: int, **options: Any) -> "np
         few = size == "auto" or size == 1
         with memory_for(
             "even a single image" if few else f"--batch-size: a batch of {size} images",
-            MAKE_ROOM if few else f"say --batch-size {size // 2}, or leave it out to find what fits",
+            MAKE_ROOM if few else f"set --batch-size {size // 2}, or leave it out to find what fits",
         ):
             return model.sample(n, steps=steps, on_step=bar.update, **options)
 
@@ -171,7 +171,7 @@ def _check_file(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Say in a sentence that the file cannot be written."""
+    """Report in one line that the file cannot be written."""
     try:
         yield
     except OSError as error:

@@ -24,24 +24,31 @@ def add_parser(commands: Any) -> None:
 
 
 def use(arguments: argparse.Namespace) -> None:
-    """Write what was asked for into params.yaml, and say what has changed.
+    """Write what was asked for into params.yaml, and print what has changed.
 
     Raises:
         InputError: there is no such recipe or folder, or params.yaml cannot be used.
     """
-    from ddpm.config import flatten
+    from ddpm.config import flatten, load_config
 
     wanted: dict[str, Any] = {}
     if arguments.name:
         wanted = flatten(recipe(FULL)) | flatten(recipe(arguments.name))
     if arguments.photos:
-        wanted |= {"data.source": "folder", "data.path": _folder(arguments.photos)}
+        folder = _folder(arguments.photos)
+        wanted |= {"data.source": "folder", "data.path": folder}
+        images, found = _survey(folder)
     if not wanted:
         print("\n".join(f"{name:10} {_headline(name)}" for name in names()))
         return
     changes = write(Path("params.yaml"), wanted)
     lines = [f"{key}: {yaml_word(old)} → {yaml_word(new)}" for key, (old, new) in changes.items()]
     print("\n".join(lines) or "params.yaml: as it was")
+    if arguments.photos:
+        from ddpm.commands.photographs import forecast
+
+        print("\n".join(("", *found)), flush=True)  # before the seconds that a forecast takes
+        print(forecast(load_config(), images))
 
 
 def names() -> list[str]:
@@ -121,9 +128,15 @@ def _folder(name: str) -> str:
     return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
+def _survey(folder: str) -> tuple[int, list[str]]:
+    from ddpm.commands.photographs import survey
+
+    return survey(Path(folder))
+
+
 def yaml_word(value: Any) -> str:
     """A value as YAML has it."""
-    return json.dumps(value).strip('"')
+    return json.dumps(value, ensure_ascii=False).strip('"')
 
 
 def _headline(name: str) -> str:

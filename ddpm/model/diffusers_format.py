@@ -20,8 +20,7 @@ MODEL_INDEX = "model_index.json"
 UNET_CONFIG = "unet/config.json"
 UNET_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
-CARD = "README.md"
-FILES = (UNET_CONFIG, UNET_WEIGHTS, SCHEDULER_CONFIG, CARD, MODEL_INDEX)
+FILES = (UNET_CONFIG, UNET_WEIGHTS, SCHEDULER_CONFIG, MODEL_INDEX)
 PREDICTION_TYPES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 VARIANCE_TYPES = {"fixed": "fixed_small", "learned": "learned_range"}
 
@@ -44,14 +43,13 @@ BLOCK_NAMES = {
 ATTENTION_NAMES = {"norm": "group_norm", "qkv": "to_qkv", "out": "to_out.0"}  # to_qkv is one tensor here, three there
 
 
-def save_diffusers(folder: Path, weights: dict[str, Tensor], config: dict[str, Any], card: str = "") -> None:
-    """Write unet/, scheduler/, README.md and model_index.json, with the same bytes for the same content.
+def save_diffusers(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Write unet/, scheduler/ and model_index.json, with the same bytes for the same content.
 
     Args:
         folder: created when missing.
         weights: a state dict of `UNet`, on the CPU.
         config: the content of config.json, see `model_file.save_model`.
-        card: the model card, Markdown.
 
     Raises:
         InputError: UNet2DModel cannot express this network; the sentence names the parameter.
@@ -61,7 +59,6 @@ def save_diffusers(folder: Path, weights: dict[str, Tensor], config: dict[str, A
         UNET_CONFIG: _json(unet),
         UNET_WEIGHTS: save(unet_weights(weights, config), metadata={"format": "pt"}),
         SCHEDULER_CONFIG: _json(scheduler_config(config)),
-        CARD: card.encode(),
         MODEL_INDEX: _json(
             {
                 "_class_name": "DDPMPipeline",

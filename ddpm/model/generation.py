@@ -87,7 +87,7 @@ def save(images: np.ndarray, model: DiffusionModel, options: dict[str, Any]) -> 
     """Write all images, what they come from, and the pictures."""
     SAMPLES.mkdir(parents=True, exist_ok=True)
     save_array(SAMPLES / "samples.npy", images)
-    # The scores take this over, so that they can be told from those of another model.
+    # The scores take this over, so that they can be distinguished from those of another model.
     origin = {"model_sha256": checksum(MODELS / WEIGHTS_FILE), "options": options}
     (SAMPLES / "origin.json").write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
     save_png(grid(enlarge(images[:GRID_IMAGES]), columns=8), REPORTS / "samples" / "grid.png")

@@ -1,4 +1,4 @@
-"""What the network says of a noisy image, with classifier-free guidance (Ho & Salimans 2022)."""
+"""What the network predicts for a noisy image, with classifier-free guidance (Ho & Salimans 2022)."""
 
 from contextlib import nullcontext
 

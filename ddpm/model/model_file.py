@@ -13,9 +13,11 @@ from torch import Tensor
 
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.errors import InputError
+from ddpm.runtime.pointers import REASON, is_pointer_file
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+CARD = "README.md"  # of an exported model
 
 
 def save_model(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> None:
@@ -63,6 +65,8 @@ def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         InputError: the folder holds no such files, damaged ones, or weights of another config.
     """
+    if is_pointer_file(folder / WEIGHTS_FILE):
+        raise InputError(f"{folder / WEIGHTS_FILE}: {REASON}")
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         weights = load_file(folder / WEIGHTS_FILE)
@@ -74,6 +78,6 @@ def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if expected and (found := checksum(folder / WEIGHTS_FILE)) != expected:
         raise InputError(
             f"{folder / WEIGHTS_FILE}: sha256 is {found}, but {CONFIG_FILE} belongs to {expected}, so it is damaged "
-            "or of another model; copy both anew, or say `dvc checkout`"
+            "or of another model; copy both anew, or run `dvc checkout`"
         )
     return weights, config

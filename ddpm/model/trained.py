@@ -49,7 +49,7 @@ class _ModelFile(BaseModel):
 
 
 class DiffusionModel:
-    """A network with the diffusion that it was trained for, ready to paint.
+    """A network with the diffusion that it was trained for, ready to generate.
 
     Attributes:
         unet: the network, on its device.
@@ -74,7 +74,7 @@ class DiffusionModel:
         return self.config.get("training", {}).get("unseen_classes", [])
 
     def sample(self, n: int, **options: Any) -> np.ndarray:
-        """Paint n images; image i depends on the seed and on i alone.
+        """Generate n images; image i depends on the seed and on i alone.
 
         Args:
             n: number of images.
@@ -95,12 +95,12 @@ class DiffusionModel:
         on_step: Callable[[int], object] | None = None,
         **options: Any,
     ) -> Iterator[np.ndarray]:
-        """Paint n images, yielding them as they are finished.
+        """Generate n images, yielding them as they are finished.
 
         Args:
             n: number of images.
             first: number of the first image; `sample(4, first=8)` are the last four of `sample(12)`.
-            batch_size: images painted at a time; auto: as many as fit into the memory of a GPU.
+            batch_size: images generated at a time; auto: as many as fit into the memory of a GPU.
             label: for a conditional model, the class of all images, or of each, as `find_class` takes it; without it,
                 classes are drawn as frequent as in the training images.
             on_step: is called after every step of a batch with the number of its images.
@@ -151,7 +151,7 @@ class DiffusionModel:
         precision: str = "auto",
         label: str | Sequence[str] | None = None,
     ) -> Iterator[Tensor]:
-        """Paint the images with the given numbers, yielding them as noise and after every step.
+        """Generate the images with the given numbers, yielding them as noise and after every step.
 
         Args:
             indices: numbers of the images.
@@ -195,10 +195,10 @@ class DiffusionModel:
         times = SPACINGS[spacing](self.diffusion, steps)
         ask = partial(predict, self.unet, self.diffusion, guidance=guidance, dtype=dtype)
         run = partial(SAMPLERS[sampler], steps=times, **options.get(sampler, {}))
-        return self._paint(indices, seed, classes, ask, run)
+        return self._generate(indices, seed, classes, ask, run)
 
     @torch.inference_mode()
-    def _paint(
+    def _generate(
         self,
         indices: range,
         seed: int,
@@ -248,7 +248,7 @@ class DiffusionModel:
 
 
 def load_model(folder: str | Path, device: str = "auto") -> DiffusionModel:
-    """Read a model folder; nothing about the model has to be said again.
+    """Read a model folder; nothing about the model has to be specified again.
 
     Args:
         folder: with model.safetensors and config.json, such as `models`.

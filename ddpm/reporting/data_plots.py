@@ -23,11 +23,12 @@ BINS = 40  # bars of a histogram, at most
 def save_all(packed: PackedImages, folder: Path) -> None:
     """Write classes.png, class_counts.png, sizes.png and mean_colour.png, the same bytes for the same images.
 
-    And skipped.txt, with a line for each file that was left out, which may be none.
+    And skipped.txt, with a line for each file that was left out, or one that says that there is none: DVC warns of an
+    empty output at each run.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"{image['id']}: {image['reason']}\n" for image in packed.summary.get("skipped", [])]
-    (folder / "skipped.txt").write_text("".join(lines), encoding="utf-8")
+    (folder / "skipped.txt").write_text("".join(lines) or "All files were used.\n", encoding="utf-8")
     save_photographs(_classes(packed), folder / "classes.png")
     save(_class_counts(packed), folder / "class_counts.png")
     save(_sizes(packed), folder / "sizes.png")

@@ -10,7 +10,7 @@ from ddpm.data.dataset import PackedImages
 from ddpm.diffusion.schedules import SCHEDULES, log_snr
 
 CLEAN, NOISE = 0.99, 0.01  # ᾱ beyond which an image is nearly clean, or nearly pure noise
-MARKS = 5  # steps whose ᾱ is told, evenly spaced from the first to the last
+MARKS = 5  # steps whose ᾱ is printed, evenly spaced from the first to the last
 WEIGHT_LOG_SNR = (-6, -3, 0, 3, 6)
 CHUNK = 256  # images whose pixels are in memory at a time
 
@@ -62,7 +62,7 @@ def schedule_facts(timesteps: int, variance: float) -> dict[str, dict[str, Any]]
 
     Args:
         timesteps: T.
-        variance: that of the images' pixels in [-1, 1]; ᾱ alone tells the share of the image only if it is 1.
+        variance: that of the images' pixels in [-1, 1]; ᾱ alone is the share of the image only if it is 1.
 
     Returns:
         By name: levels, ᾱ at `marks`; log_snr of the first and the last step; even, the first step at which noise
@@ -85,7 +85,7 @@ def schedule_facts(timesteps: int, variance: float) -> dict[str, dict[str, Any]]
 
 
 def marks(timesteps: int) -> list[int]:
-    """Steps whose ᾱ is told, from the first, 0, to the last, T - 1."""
+    """Steps whose ᾱ is printed, from the first, 0, to the last, T - 1."""
     return sorted({round(step) for step in np.linspace(0, timesteps - 1, MARKS).tolist()})
 
 

@@ -52,7 +52,7 @@ def label_grid(picture: np.ndarray, names: Sequence[str], titles: Sequence[str] 
 
 
 def save_photographs(figure: Figure, path: Path) -> None:
-    """Write a PNG of 256 colours, dithered: a third of the size of full colour, and hard to tell from it."""
+    """Write a PNG of 256 colours, dithered: a third of the size of full colour, and hard to distinguish from it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     full_colour = io.BytesIO()
     figure.savefig(full_colour)

@@ -1,6 +1,7 @@
 """The card of an exported model: what it is, what it was made of, how good it is and what it cannot do."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,25 @@ from ddpm.reporting.report import render
 from ddpm.runtime.errors import InputError
 
 
-def model_card(config: dict[str, Any], sha256: str, scores: dict[str, Any] | None, file_format: str) -> str:
+def model_card(config: dict[str, Any], sha256: str, scores: dict[str, Any] | None, formats: Sequence[str]) -> str:
     """Describe a model in Markdown, with the YAML front matter that Hugging Face reads.
 
     Args:
         config: the content of config.json, see `model_file.save_model`.
         sha256: checksum of model.safetensors.
         scores: from `scores_of`.
-        file_format: diffusers or half, as `python -m ddpm export` has them.
+        formats: diffusers, half or both, as `python -m ddpm export` has them.
 
     Raises:
-        InputError: config does not tell how the model was trained.
+        InputError: config does not state how the model was trained.
     """
     context = {"model": config, "training": config.get("training"), "sha256": sha256, "scores": scores}
     context |= {"verdict": verdict(scores) if scores else []}
     try:
-        return render(context | {"format": file_format}, "model_card.md.j2")
+        return render(context | {"formats": formats}, "model_card.md.j2")
     except jinja2.UndefinedError as error:
         raise InputError(
-            f"{CONFIG_FILE}: does not tell how the model was trained ({error}); train it with `dvc repro train`"
+            f"{CONFIG_FILE}: does not state how the model was trained ({error}); train it with `dvc repro train`"
         ) from None
 
 

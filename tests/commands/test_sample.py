@@ -34,7 +34,7 @@ def read(path):
 def test_writes_a_grid_of_the_images_that_the_model_gives(sample, folder):
     code, printed = sample("--n", 5, "--class", "ROSE", "--guidance", 2, "--seed", 4, "--out", "new/folder/roses.png")
     assert code == 0
-    assert printed.startswith("Painted 5 images in ") and printed.endswith(" images/s): new/folder/roses.png\n")
+    assert printed.startswith("Generated 5 images in ") and printed.endswith(" images/s): new/folder/roses.png\n")
     images = load_model(folder, device="cpu").sample(
         5, steps=3, seed=4, sampler="dpmpp_2m_sde", spacing="trailing", label="rose", guidance=2.0
     )
@@ -47,7 +47,7 @@ def test_options_reach_the_model_and_pixels_are_written_as_they_are(sample, fold
     assert code == 0 and np.array_equal(np.load("a.npy"), images)
 
 
-def test_sixteen_images_are_painted_unless_told_otherwise(sample):
+def test_sixteen_images_are_generated_unless_told_otherwise(sample):
     assert sample()[0] == 0
     assert read("flowers.png").shape == (4 * 64 + 3 * 2, 4 * 64 + 3 * 2, 3)
 
@@ -142,7 +142,7 @@ def test_memory_that_does_not_suffice_is_told_with_exit_code_1(sample, monkeypat
     monkeypatch.setattr(UNet, "forward", forward)
     code, printed = sample("--batch-size", 4)
     assert code == 1
-    assert printed.endswith("say --batch-size 2, or leave it out to find what fits\n") and printed.count("\n") == 1
+    assert printed.endswith("set --batch-size 2, or leave it out to find what fits\n") and printed.count("\n") == 1
 
 
 def run(*arguments):
@@ -153,7 +153,7 @@ def run(*arguments):
 def test_the_module_itself_runs(folder, tmp_path):
     options = ["--model", str(folder), "--device", "cpu", "--n", "2", "--steps", "2", "--out", str(tmp_path / "a.png")]
     done = run("sample", *options)
-    assert done.returncode == 0 and done.stdout.startswith("Painted 2 images") and (tmp_path / "a.png").exists()
+    assert done.returncode == 0 and done.stdout.startswith("Generated 2 images") and (tmp_path / "a.png").exists()
     done = run("sample", *options, "--class", "violet")
     assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("error: class: found 'violet'")
 

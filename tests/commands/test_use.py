@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from ddpm.__main__ import main
+from ddpm.commands import photographs
 from ddpm.commands.use import names, recipe
 from ddpm.config import flatten, load_config
 
@@ -21,6 +23,7 @@ def use(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(photographs, "forecast", lambda _config, _images: "It will take a while.")
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["ddpm", "use", *arguments])
@@ -28,6 +31,28 @@ def use(tmp_path, monkeypatch):
         return Path("params.yaml").read_text(encoding="utf-8")
 
     return run
+
+
+def photograph(folder):
+    """A folder with one."""
+    folder.mkdir(exist_ok=True)
+    Image.new("RGB", (9, 9)).save(folder / "one.png")
+    return folder
+
+
+def test_a_folder_is_described_before_anything_runs(use, tmp_path, capsys):
+    use("--photos", str(photograph(tmp_path / "Blüten")))
+    printed = capsys.readouterr().out
+    assert "data.path: null → Blüten\n" in printed and "1 images in one class" in printed
+    assert printed.endswith("It will take a while.\n")
+
+
+def test_a_folder_without_photographs_is_refused_and_nothing_is_written(use, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit) as ended:
+        use("--photos", str(tmp_path / "empty"))
+    assert ended.value.code == 2 and "empty holds no image; put photographs there" in capsys.readouterr().err
+    assert Path("params.yaml").read_text(encoding="utf-8") == COMMITTED
 
 
 def comments(text):
@@ -80,7 +105,7 @@ def test_own_settings_stay_what_they_are(use):
     "name", ["with spaces", "a,b [c] {d}", 'it\'s "so"', "Blumen für Ärzte", "#no: comment", "100%", "007"]
 )
 def test_a_folder_of_any_name_is_read_as_it_is_written(use, tmp_path, name):
-    (tmp_path / name).mkdir()
+    photograph(tmp_path / name)
     text = use("--photos", str(tmp_path / name))
     config = load_config()
     assert (config.data.source, config.data.path) == ("folder", name)
@@ -88,7 +113,7 @@ def test_a_folder_of_any_name_is_read_as_it_is_written(use, tmp_path, name):
 
 
 def test_a_folder_elsewhere_is_named_in_full(use, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("photos")
+    elsewhere = photograph(tmp_path_factory.mktemp("photos"))
     use("--photos", str(elsewhere))
     assert load_config().data.path == str(elsewhere.resolve())
 
@@ -108,15 +133,11 @@ def test_what_is_not_there_is_named_and_nothing_is_written(use, capsys, argument
 
 
 def test_what_does_not_go_together_is_refused_and_nothing_is_written(use, capsys):
-    own = (
-        COMMITTED.replace("image_size: 64 ", "image_size: 8  ", 1)
-        .replace("[1, 2, 2, 2]", "[1, 2]")
-        .replace("[16, 8]", "[8]")
-    )
+    own = COMMITTED.replace("timesteps: 1000 ", "timesteps: 10   ", 1).replace("steps: 100 ", "steps: 10  ", 1)
     Path("params.yaml").write_text(own, encoding="utf-8")
     with pytest.raises(SystemExit) as ended:
         use("cpu-1h")
-    assert ended.value.code == 2 and "params.yaml with these changes: model." in capsys.readouterr().err
+    assert ended.value.code == 2 and "params.yaml with these changes: sample.steps" in capsys.readouterr().err
     assert Path("params.yaml").read_text(encoding="utf-8") == own
 
 

@@ -44,7 +44,7 @@ def test_networks_agree(both, recipe):
         assert (ours - theirs(x, t, labels).sample).abs().max() < 1e-5, t
 
 
-def paint(model, sampler, steps, noise, labels):
+def generate(model, sampler, steps, noise, labels):
     """The images of our samplers: a network's answer in, clipped image and variance out."""
 
     def denoise(x, t):
@@ -57,7 +57,7 @@ def paint(model, sampler, steps, noise, labels):
     return x
 
 
-def paint_with_diffusers(pipeline, scheduler, steps, noise, labels, **options):
+def generate_with_diffusers(pipeline, scheduler, steps, noise, labels, **options):
     scheduler.set_timesteps(steps)
     x = noise()
     for t in scheduler.timesteps:
@@ -90,16 +90,16 @@ def test_whole_runs_agree_with_shared_noise(monkeypatch, both, recipe):
     labels = labels_of(model, 2)
     schedulers = {"ddpm": pipeline.scheduler, "ddim": DDIMScheduler.from_config(pipeline.scheduler.config)}
     for sampler, options in {"ddpm": {}, "ddim": {"use_clipped_model_output": True}}.items():
-        ours = paint(model, sampler, 20, noise_of(model), labels)
+        ours = generate(model, sampler, 20, noise_of(model), labels)
         shared = share(monkeypatch, noise_of(model), 20)
-        theirs = paint_with_diffusers(pipeline, schedulers[sampler], 20, shared, labels, **options)
+        theirs = generate_with_diffusers(pipeline, schedulers[sampler], 20, shared, labels, **options)
         assert ours.std() > 0.1
         assert (ours - theirs).abs().max() < 1e-4, sampler
 
 
 @pytest.mark.parametrize("recipe", UNCONDITIONAL.values(), ids=UNCONDITIONAL)
 @pytest.mark.parametrize(("timesteps", "steps"), [(1000, 10), (25, 25)])
-def test_their_pipelines_paint_our_images(monkeypatch, both, recipe, timesteps, steps):
+def test_their_pipelines_generate_our_images(monkeypatch, both, recipe, timesteps, steps):
     """Called as the model card says it, in some of the steps and in all."""
     model, folder = both(*recipe, timesteps=timesteps)
     learned = model.diffusion.variance == "learned"
@@ -122,12 +122,12 @@ def test_their_pipelines_paint_our_images(monkeypatch, both, recipe, timesteps, 
 def test_all_steps_agree_and_what_differs_is_their_float32(monkeypatch, both, schedule, target, bound):
     model, folder = both(schedule, target, "fixed", 16, {"channel_mults": [1], "attention": [16]})
     pipeline = DDPMPipeline.from_pretrained(folder)
-    ours = paint(model, "ddpm", 1000, noise_of(model), None)
+    ours = generate(model, "ddpm", 1000, noise_of(model), None)
     betas = torch.tensor(pipeline.scheduler.config.trained_betas, dtype=torch.float64)
     for levels, tolerance in ((pipeline.scheduler.alphas_cumprod, bound), ((1 - betas).cumprod(0), 1e-5)):
         pipeline.scheduler.alphas_cumprod = levels
         shared = share(monkeypatch, noise_of(model), 1000)
-        theirs = paint_with_diffusers(pipeline, pipeline.scheduler, 1000, shared, None)
+        theirs = generate_with_diffusers(pipeline, pipeline.scheduler, 1000, shared, None)
         assert (ours - theirs).abs().max() < tolerance
 
 

@@ -118,7 +118,7 @@ def test_an_unconditional_model_refuses_a_class(make):
         make(conditional=False).sample(1, steps=2, label="rose")
 
 
-def test_a_conditional_model_without_label_dropout_still_paints(make):
+def test_a_conditional_model_without_label_dropout_still_generates(make):
     """As models from before there was any."""
     model = make(none_class=False)
     model.sample(2, steps=2, label="tulip")

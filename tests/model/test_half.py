@@ -1,4 +1,4 @@
-"""A model in half the size, and the one that paints where none was trained."""
+"""A model in half the size, and the one that generates where none was trained."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support.exported import NETWORKS, UNCONDITIONAL, export, write_model
 
 
 @pytest.mark.parametrize("recipe", NETWORKS.values(), ids=NETWORKS)
-def test_half_the_size_paints_the_same_images_but_for_rounding(tmp_path, monkeypatch, recipe):
+def test_half_the_size_generates_the_same_images_but_for_rounding(tmp_path, monkeypatch, recipe):
     folder = write_model(tmp_path / "models", *recipe)
     export(monkeypatch, "--model", folder, "--format", "half", tmp_path / "half")
     export(monkeypatch, "--model", folder, "--format", "half", tmp_path / "half")  # again, over itself
@@ -36,7 +36,7 @@ def test_weights_beyond_float16_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_card_of_a_model_in_half_tells_how_it_paints_and_of_no_diffusers(tmp_path, monkeypatch):
+def test_the_card_of_a_model_in_half_tells_how_it_generates_and_of_no_diffusers(tmp_path, monkeypatch):
     for name, conditional in (("plain", False), ("conditional", True)):
         folder = write_model(tmp_path / "models", changes={"attention": [8], "conditional": conditional})
         export(monkeypatch, "--model", folder, "--format", "half", tmp_path / name)
@@ -80,23 +80,23 @@ def test_an_export_in_half_does_not_replace_what_cannot_be_read(tmp_path, monkey
     assert "or a damaged one" in capsys.readouterr().err
 
 
-def test_the_shipped_model_paints_only_where_none_was_trained(tmp_path, monkeypatch, capsys):
+def test_the_shipped_model_generates_only_where_none_was_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = ["sample", "--device", "cpu", "--n", "1", "--steps", "2", "--out", "a.npy"]
 
-    def paint(*others):
+    def generate(*others):
         monkeypatch.setattr(sys, "argv", ["ddpm", *options, *others])
         __main__.main()
         return np.load("a.npy").shape[1], "Nothing was trained here" in capsys.readouterr().err
 
     with pytest.raises(SystemExit):
-        paint()
+        generate()
     assert "models: no model can be read here" in capsys.readouterr().err
     write_model(Path("shipped"), size=32, changes={"attention": [16]})
-    assert paint() == (32, True)
+    assert generate() == (32, True)
     write_model(Path("models"), size=16)
-    assert paint() == (16, False) and paint("--model", "shipped") == (32, False)
+    assert generate() == (16, False) and generate("--model", "shipped") == (32, False)
     Path("models/model.safetensors").unlink()  # damaged: told, not replaced
     with pytest.raises(SystemExit):
-        paint()
+        generate()
     assert "models: no model can be read here" in capsys.readouterr().err

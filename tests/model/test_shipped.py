@@ -20,7 +20,7 @@ def test_it_is_small_and_has_its_card():
     assert "Flowers-102" in card and "| FID" in card and "Not scored" not in card
 
 
-def test_it_paints_pictures_and_no_noise(model):
+def test_it_generates_pictures_and_no_noise(model):
     """Neighbouring pixels of noise differ by a third of the range of brightness, those of photographs by little."""
     images = model.sample(8, steps=20, seed=1).astype(float)
     assert np.abs(np.diff(images, axis=1)).mean() < 30 and np.abs(np.diff(images, axis=2)).mean() < 30

@@ -158,4 +158,4 @@ def test_a_model_of_unknown_training_is_refused(tmp_path, monkeypatch, capsys, f
     config.write_text(json.dumps(content))
     with pytest.raises(SystemExit) as ended:
         export(monkeypatch, "--model", tmp_path / "models", "--format", file_format, tmp_path / "exported")
-    assert ended.value.code == 2 and "does not tell how the model was trained" in capsys.readouterr().err
+    assert ended.value.code == 2 and "does not state how the model was trained" in capsys.readouterr().err
