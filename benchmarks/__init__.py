@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def machine(device: torch.device) -> dict[str, object]:
-    """Say where something was measured, and with which versions."""
+    """Describe where something was measured, and with which versions."""
     commit, modified = revision()
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
@@ -39,7 +39,7 @@ def machine(device: torch.device) -> dict[str, object]:
 
 
 def whereabouts(about: dict[str, Any]) -> str:
-    """What `machine` said, in words."""
+    """What `machine` found, in words."""
     commit = (
         f"commit `{about['commit'][:7]}`{' with changes' * about.get('modified', False)}"
         if about["commit"]

@@ -40,7 +40,7 @@ class _Group(BaseModel):
 
 
 class SyntheticConfig(_Group):
-    """Painted flowers: how many, of how many kinds, from which seed."""
+    """Synthetic flowers: how many, of how many kinds, from which seed."""
 
     count: Annotated[Integer, Field(ge=4, le=1_000_000)]
     classes: Annotated[Integer, Field(ge=1, le=102)]
@@ -246,7 +246,7 @@ def parse_config(params: Any, where: str = "params.yaml") -> Config:
 
 
 def sentences(error: ValidationError, kind: type[BaseModel] = Config) -> list[str]:
-    """Say of each fault in what should be a `kind` which key is wrong, what was found and what would be right."""
+    """Describe each fault in what should be a `kind` which key is wrong, what was found and what would be right."""
     return [_sentence(fault, kind) for fault in error.errors()]
 
 

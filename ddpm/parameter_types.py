@@ -1,4 +1,4 @@
-"""Types of single parameters, with their bounds and choices, and what is said of those that do not fit."""
+"""Types of single parameters, with their bounds and choices, and the messages for those that do not fit."""
 
 import re
 from contextlib import suppress
@@ -26,7 +26,7 @@ def _number(value: Any) -> Any:
 
 
 def _auto_or_batch(value: Any) -> Any:
-    """One sentence for both alternatives; pydantic would tell the fault of each."""
+    """One sentence for both alternatives; pydantic would report the fault of each."""
     if value == "auto" or (type(value) is int and 1 <= value <= MAX_BATCH):
         return value
     raise PydanticCustomError("batch_size", "it should be auto or a whole number from 1 to {max}", {"max": MAX_BATCH})

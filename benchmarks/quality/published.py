@@ -29,7 +29,7 @@ Weights = dict[str, Tensor]
 WIDTHS, ATTENTION_AT, DIFFUSERS_BATCH = (128, 128, 256, 256, 512, 512), 4, 16
 # denoising-diffusion-pytorch: the width of its README's U-Net; all else is left to its defaults.
 DIM, TRAINER_BATCH = 64, 16
-CALLS = 1000  # of the network per image: what both sample with unless told otherwise
+CALLS = 1000  # of the network per image: what both sample with unless it is set
 # A plain U-Net as tutorials have it; its loop and its residual blocks are ours. What params.yaml has beyond that, such
 # as augmentation, is to be turned off here.
 PLAIN: Changes = {
@@ -76,8 +76,8 @@ class Recipe(Protocol):
     def weights(self) -> Weights:
         """Those that its authors would sample with now: averaged, where they average."""
 
-    def paint(self, weights: Weights, first: int, count: int) -> np.ndarray:
-        """Paint the images from number `first` on: (N, H, W, 3) uint8, the same for the same weights and numbers."""
+    def generate(self, weights: Weights, first: int, count: int) -> np.ndarray:
+        """Generate the images from number `first` on: (N, H, W, 3) uint8, the same for the same weights and numbers."""
 
 
 class Ours:
@@ -104,7 +104,7 @@ class Ours:
         """See `Recipe`."""
         return self.training.ema.model.state_dict()
 
-    def paint(self, weights: Weights, first: int, count: int) -> np.ndarray:
+    def generate(self, weights: Weights, first: int, count: int) -> np.ndarray:
         """See `Recipe`."""
         options = self.config.sample.model_dump(exclude={"n", "batch_size"}) | {"seed": self.config.seed}
         unet = self.training.ema.model
@@ -154,7 +154,7 @@ class Diffusers:
         self.ema.copy_to(averaged.parameters())
         return averaged.state_dict()
 
-    def paint(self, weights: Weights, first: int, count: int) -> np.ndarray:
+    def generate(self, weights: Weights, first: int, count: int) -> np.ndarray:
         """See `Recipe`."""
         from diffusers import DDPMPipeline, DDPMScheduler
 
@@ -182,7 +182,7 @@ class DenoisingDiffusionPytorch:
         """See `Recipe`."""
         return self.trainer.ema.ema_model.state_dict()
 
-    def paint(self, weights: Weights, first: int, count: int) -> np.ndarray:
+    def generate(self, weights: Weights, first: int, count: int) -> np.ndarray:
         """See `Recipe`."""
         diffusion = self.trainer.ema.ema_model
         diffusion.load_state_dict(weights)

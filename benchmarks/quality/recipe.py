@@ -116,7 +116,7 @@ def space(base: dict[str, Any]) -> list[list[Changes]]:
         [{"train.ema_decay": decay} for decay in decays],  # a shorter average forgets the start sooner
         [{"train.flip": False}],  # mirrored images are no other flowers, or are they?
         [{"train.min_snr": 5.0}, {"train.min_snr": 0.0}],  # loss weight: Min-SNR-γ, Hang et al. 2023; 0 is off
-        [{"train.augment": 0.12}, {"train.augment": 0.0}],  # chance of each augmentation, told to the network
+        [{"train.augment": 0.12}, {"train.augment": 0.0}],  # chance of each augmentation, an input of the network
         [{"sample.sampler": "dpmpp_2m_sde", "sample.steps": steps} for steps in (20, 50)],
         [{"sample.sampler": "ddpm", "sample.steps": 250}],  # ancestral: many steps
     ]
@@ -140,7 +140,7 @@ def best(rows: list[Row], part: float) -> list[Row]:
     """The best part of the trials by FID, best first; at least one."""
     ranked = sorted(rows, key=score)
     if math.isinf(score(ranked[0])):
-        raise InputError(f"recipe: no trial ended with a score; the first one says: {ranked[0]['failed']}")
+        raise InputError(f"recipe: no trial ended with a score; the first one failed with: {ranked[0]['failed']}")
     return [row for row in ranked[: math.ceil(part * len(ranked))] if "failed" not in row]
 
 
@@ -166,7 +166,7 @@ class Bench:
         self.search = digest([base | {"epochs": None}, self._device, self._images])[:8]
 
     def __call__(self, changes: Changes, minutes: float, seed: int | None = None) -> Row:
-        """Measure one trial, or tell what it gave before."""
+        """Measure one trial, or return what it gave before."""
         params = changed(self.base, changes if seed is None else changes | {"seed": seed})
         # Which of two equal trials was asked for first does not matter, nor with how many epochs.
         key = digest([params | {"epochs": None, "tracking": None}, minutes, self._device, self._images])

@@ -53,7 +53,7 @@ def section(rows: list[Row], params: dict[str, Any]) -> str:
     scored = [row for row in rows if "failed" not in row]
     lines = [f"## {rows[-1]['machine']['device']}, {len(rows)} trials", "", whereabouts(rows[-1]["machine"]), ""]
     if not scored:
-        return "\n".join([*lines, f"None has a score; the first one says: {rows[0]['failed']}", ""])
+        return "\n".join([*lines, f"None has a score; the first one failed with: {rows[0]['failed']}", ""])
     extractor, floor = scored[0]["extractor"], scored[0]["floor"]
     lines += [
         f"FID of {scored[0]['samples']:,} samples against {scored[0]['reference_images']:,} images, "
@@ -65,7 +65,7 @@ def section(rows: list[Row], params: dict[str, Any]) -> str:
         else "There are too few real images for a floor.",
         "",
         "In brackets are 95 % intervals for another draw of samples. One training each: what another seed of it would "
-        "change is told by the trials with several seeds alone.",
+        "change is shown by the trials with several seeds alone.",
         "",
         "| minutes | seed | changed | epochs | M parameters | images/s | GPU memory | FID | same n | KID × 1000 |",
         "|---|---|---|---|---|---|---|---|---|---|",

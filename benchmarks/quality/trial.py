@@ -65,7 +65,7 @@ def trial(params: dict[str, Any], minutes: float, place: str, rate: float | None
 
 
 def check_data(config: Config) -> None:
-    """Read what a score wants, so that a fault is told before minutes are spent.
+    """Read what a score wants, so that a fault is reported before minutes are spent.
 
     Raises:
         InputError: features or weights are missing, or are of another extractor.

@@ -2,10 +2,10 @@
 
     python -m benchmarks.speed.doctor                   # all settings: about two minutes each on a CPU
     python -m benchmarks.speed.doctor --only small      # these alone; the others keep what was measured before
-    python -m benchmarks.speed.doctor --print           # prints the table of docs/results.md
+    python -m benchmarks.speed.doctor --print           # prints the table of docs/speed.md
 
 It reads params.yaml and writes reports/benchmarks/doctor.json. Forecast and training each run in a process of their
-own, one after the other, because what is told of a process's memory is its peak.
+own, one after the other, because what is known of a process's memory is its peak.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """How fast a network trains on patches, beside the same channels on pixels, at 64×64.
 
     python -m benchmarks.speed.patches              # about five minutes; nothing else should run meanwhile
-    python -m benchmarks.speed.patches --print      # prints the table of docs/results.md
+    python -m benchmarks.speed.patches --print      # prints the table of docs/speed.md
 
 Writes reports/benchmarks/patches.json. How good the samples are at equal minutes is no matter of this one.
 """

@@ -1,7 +1,7 @@
 """What a processor gives to trainings that share it: one alone, two at once, one beside a busy program.
 
     python -m benchmarks.speed.sharing              # about ten minutes; nothing else should run meanwhile
-    python -m benchmarks.speed.sharing --print      # prints the table of docs/results.md
+    python -m benchmarks.speed.sharing --print      # prints the table of docs/speed.md
 
 Each is measured with the threads of OpenMP as this project lets them wait, and as GNU OpenMP does by itself; writes
 reports/benchmarks/sharing.json. Every training is a process of its own, as two workers of `dvc queue` are.

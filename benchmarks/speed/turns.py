@@ -75,7 +75,7 @@ def _answer(name: str, connection: Connection) -> Any:
 
 
 def _serve(name: str, work: Workload, connection: Connection) -> None:
-    """Say what the contender is; then take turns until the pipe is closed."""
+    """Send what the contender is; then take turns until the pipe is closed."""
     try:
         contender = CONTENDERS[name](work)
         connection.send({"parameters": contender.parameters, "flops": contender.flops})

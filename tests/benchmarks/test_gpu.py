@@ -224,9 +224,11 @@ def test_the_tests_of_a_gpu_are_counted_by_their_ends(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_whole_of_it_on_a_cpu(tmp_path):
-    """Compiles, so it takes minutes; with diffusers where that is installed."""
-    root = make_repository(tmp_path / "repository", tracking={"enabled": False})
+    """Compiles five times, so it takes minutes, on a busy machine many; with diffusers where that is installed."""
+    one_size = {"sample": {"batch_size": gpu.SMALL_BATCH}}
+    root = make_repository(tmp_path / "repository", tracking={"enabled": False}, **one_size)
     options = ["--minutes", "0.02", "--samples", "8", "--steps", "1", "--rounds", "1"]
     printed = call(root, "python", "-m", "benchmarks.gpu", *options)
     assert "Failed" not in printed and "Not measured yet" not in printed, printed

@@ -79,22 +79,22 @@ class Killed(BaseException):
     """Nothing in the program catches it."""
 
 
-def test_killed_while_painting_it_goes_on_with_the_images_that_are_there(workspace, monkeypatch):
-    painted, real = [], published.Ours.paint
+def test_killed_while_sampling_it_goes_on_with_the_images_that_are_there(workspace, monkeypatch):
+    generated, real = [], published.Ours.generate
 
-    def paint(self, weights, first, count):
-        painted.append(first)
-        if len(painted) == 4:
+    def generate(self, weights, first, count):
+        generated.append(first)
+        if len(generated) == 4:
             raise Killed
         return real(self, weights, first, count)
 
-    monkeypatch.setattr(published.Ours, "paint", paint)
+    monkeypatch.setattr(published.Ours, "generate", generate)
     only = argparse.Namespace(**vars(OPTIONS) | {"only": ["ours"]})
     with pytest.raises(Killed):
         peers.run(only)
     monkeypatch.setattr(peers, "train", lambda *_: pytest.fail("trained again"))
     peers.run(only)
-    assert painted == [0, 5, 0, 5, 5]
+    assert generated == [0, 5, 0, 5, 5]
     (row,) = json.loads(Path("reports/benchmarks/peers.json").read_text())["contenders"].values()
     assert len(row["moments"]) == 2
 
@@ -106,13 +106,13 @@ def test_images_depend_on_the_weights_and_their_numbers_alone(workspace, name):
     one.run(3)
     weights = {key: tensor.clone() for key, tensor in one.weights().items()}
     one.run(3)
-    images = one.paint(weights, 0, 4)
+    images = one.generate(weights, 0, 4)
     assert images.shape == (4, 16, 16, 3) and images.dtype == np.uint8 and images.std() > 0
-    assert np.array_equal(images, two.paint(weights, 0, 4))
-    assert not np.array_equal(images, two.paint(weights, 4, 4))
+    assert np.array_equal(images, two.generate(weights, 0, 4))
+    assert not np.array_equal(images, two.generate(weights, 4, 4))
 
 
-def test_those_who_average_paint_with_the_average_and_the_plain_one_with_its_last_weights(workspace):
+def test_those_who_average_generate_with_the_average_and_the_plain_one_with_its_last_weights(workspace):
     work = work_of(workspace)
     averages = {}
     for name, last in {

@@ -88,7 +88,7 @@ def test_few_trials_are_drawn_by_the_seed_and_a_diverged_one_never_goes_on(param
 
     assert tried(0) == tried(0) != tried(1)
     assert len(tried(0)) == 9 + 1 and tried(0)[9] == {}  # the base alone has a score
-    with pytest.raises(InputError, match="no trial ended with a score; the first one says: it diverged"):
+    with pytest.raises(InputError, match="no trial ended with a score; the first one failed with: it diverged"):
         recipe.search(params, [1], 3, 0, lambda changes, minutes: row(changes, minutes, None))
 
 
