@@ -8,6 +8,7 @@ from ddpm.config import Config
 from ddpm.evaluation.verdict import verdict
 from ddpm.reporting.page import write_pages
 from ddpm.reporting.plots import save_curves, save_noise_levels
+from ddpm.reporting.reference_curves import Reference
 from ddpm.reporting.report import render
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import describe, kind_of_device
@@ -28,7 +29,9 @@ def main(config: Config) -> None:
     summary = load_json(PROCESSED / "summary.json", {"count", "class_names"}, "preprocess")
     train = pd.read_csv(REPORTS / "curves" / "train.csv")
     heldout = pd.read_csv(REPORTS / "curves" / "heldout.csv")
-    save_curves(train, heldout, REPORTS / "pictures" / "curves.png")
+    reference = Reference.of(model) if len(heldout) else None
+    beside = reference.drawn(model["training"]) if reference else None
+    save_curves(train, heldout, REPORTS / "pictures" / "curves.png", beside)
     save_noise_levels(pd.read_csv(REPORTS / "curves" / "noise_levels.csv"), REPORTS / "pictures" / "noise_levels.png")
     key = (REPORTS / "curves" / "key.txt").read_text(encoding="utf-8").strip()
     data_sha256 = checksum(PROCESSED / "images.npy")
@@ -39,6 +42,7 @@ def main(config: Config) -> None:
         "seed": config.seed,
         "run_filter": run_filter(config, key),
         "data_sha256": data_sha256,
+        "standing": reference and reference.paragraph(model["training"], heldout["loss"].iloc[-1]),
         "last": {"train": train["loss"].iloc[-1], "heldout": heldout["loss"].iloc[-1] if len(heldout) else None},
     }
     write_pages(render(context), REPORTS, "fid")

@@ -6,6 +6,7 @@ from typing import Any
 from ddpm.config import Config
 from ddpm.data.dataset import PackedImages, load_packed
 from ddpm.model.model_file import save_model
+from ddpm.reporting.reference_curves import watched
 from ddpm.runtime.checkpoint import Checkpoint, checkpoint_for
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import choose_device, describe
@@ -47,9 +48,10 @@ def train(
         sha256 = checksum(PROCESSED / "images.npy")
         tracker.tags({"device": device, "data.sha256": sha256})
         tracker.dataset(config.data, packed.summary, sha256, "training")
+        gallery = watched(tracker, about, config.fid.extractor)
         # The looks go to MLflow alone, so without it they would be taken for nobody.
-        looks = setup.looks_of(config, packed, training, about, tracker) if config.tracking.enabled else []
-        history = training.run(tracker, checkpoint, *looks)
+        looks = setup.looks_of(config, packed, training, about, gallery) if config.tracking.enabled else []
+        history = training.run(gallery, checkpoint, *looks)
         save_model(MODELS, training.ema.model.sampling_weights(), about)
         setup.save_curves(history, key)
         setup.save_noise_levels(training)

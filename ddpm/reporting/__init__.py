@@ -1,6 +1,6 @@
-"""What is shown of data, models and scores: figures, Markdown, HTML pages, the model card, comparisons of runs.
+"""What is shown of data, trainings and scores: figures, Markdown, HTML pages, the model card, comparisons of runs.
 
-It knows nothing of training.
+It knows nothing of how a network is trained.
 """
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "model_card",
     "page",
     "plots",
+    "reference_curves",
     "report",
     "schedule_plots",
     "score_plots",

@@ -12,19 +12,25 @@ DPI = 120
 
 
 @default_style()
-def save_curves(train: pd.DataFrame, heldout: pd.DataFrame, path: Path) -> None:
+def save_curves(
+    train: pd.DataFrame, heldout: pd.DataFrame, path: Path, reference: tuple[str, pd.DataFrame] | None = None
+) -> None:
     """Draw the training and the held-out loss by epoch.
 
     Args:
         train: columns epoch, loss, grad_norm, learning_rate; one row per point.
         heldout: columns epoch, loss; may be empty.
         path: the PNG to write.
+        reference: what the held-out loss is to be seen beside: its name, and columns epoch, loss.
     """
     figure = Figure((10, 3.6), dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(train["epoch"], train["loss"], label="training images", color="tab:blue", alpha=0.6, linewidth=1)
     if len(heldout):
         left.plot(heldout["epoch"], heldout["loss"], label="held-out images, averaged weights", color="tab:orange")
+    if reference:
+        name, curve = reference
+        left.plot(curve["epoch"], curve["loss"], label=name, color="0.4", linewidth=1, linestyle="--")
     left.set(xlabel="epoch", ylabel="loss (mean squared error)", yscale="log", title="Loss")
     left.legend()
     right.plot(train["epoch"], train["grad_norm"], color="tab:green", linewidth=1)
