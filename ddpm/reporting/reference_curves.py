@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the report needs none of the training's modules
     from ddpm.training.setup import Gallery
 
 FILE = REPORTS / "benchmarks" / "reference_curves.csv"  # the curves; beside it, as JSON, what was trained, and where
-# Two seeds of one recipe differed by up to 3.3 % at some point of their curves, in nine pairs of trainings (study.md).
+# Two seeds of one recipe differed by up to 3.3 % at some point of their curves, in three pairs (docs/results.md).
 TOLERANCE = 0.05
 # Parameters of the training that change its cost, and its result by rounding alone.
 COSTS = {"accumulate", "checkpoint_activations", "compile", "precision", "deterministic", "log_every"}
