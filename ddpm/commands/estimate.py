@@ -17,7 +17,7 @@ from torch import nn
 from ddpm.config import Config, SampleConfig
 from ddpm.data.dataset import PackedImages
 from ddpm.evaluation.features import CPU_BATCH
-from ddpm.evaluation.manifold import Manifold, precision_recall
+from ddpm.evaluation.manifold import Manifold, density_coverage, precision_recall
 from ddpm.evaluation.protocol import HALVES, RECALL_HALVES, SPLITS
 from ddpm.evaluation.scores import MIN_IMAGES, FrechetDistance, fid, kid_blocks
 from ddpm.model.trained import AUTO_BATCH, DiffusionModel
@@ -206,7 +206,9 @@ def scoring_seconds(extractor: nn.Module, config: Config, images: int) -> float:
     real, fake = (torch.randn(min(count, FEATURES), width, device=device) for count in (max(images, MIN_IMAGES), n))
     distance = FrechetDistance(real, fake)
     half = seconds_of(lambda: distance(slice(len(fake) // 2)), device)
-    split = seconds_of(lambda: (fid(real, fake), kid_blocks(real, fake), precision_recall(real, fake)), device)
+    every = torch.ones(1, len(fake), dtype=torch.bool, device=device)
+    scores = (fid, kid_blocks, precision_recall, lambda real, fake: density_coverage(real, fake, every))
+    split = seconds_of(lambda: [score(real, fake) for score in scores], device)
     balls = seconds_of(lambda: Manifold(fake[: len(fake) // 2]).covers(real), device)
     return seconds / size * n + half * HALVES + balls * RECALL_HALVES + split * (1 + SPLITS)
 
