@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ddpm.config import Config
+from ddpm.data.dataset import load_packed
+from ddpm.evaluation.patch_grid import beside_real_images
 from ddpm.evaluation.verdict import verdict
 from ddpm.reporting.page import write_pages
 from ddpm.reporting.plots import save_curves, save_noise_levels
@@ -13,8 +16,8 @@ from ddpm.reporting.report import render
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import describe, kind_of_device
 from ddpm.runtime.lineage import output_places
-from ddpm.runtime.paths import MODELS, PROCESSED, REPORTS
-from ddpm.runtime.stage_files import load_json
+from ddpm.runtime.paths import MODELS, PROCESSED, REPORTS, SAMPLES
+from ddpm.runtime.stage_files import load_array, load_json
 from ddpm.runtime.stage_times import stage_times
 from ddpm.tracking.identity import run_filter
 from ddpm.tracking.runs import later_stage
@@ -33,11 +36,14 @@ def main(config: Config) -> None:
     beside = reference.drawn(model["training"]) if reference else None
     save_curves(train, heldout, REPORTS / "pictures" / "curves.png", beside)
     save_noise_levels(pd.read_csv(REPORTS / "curves" / "noise_levels.csv"), REPORTS / "pictures" / "noise_levels.png")
+    samples = load_array(SAMPLES / "samples.npy", 4, np.uint8, "sample")
+    patch = model["model"].get("patch", 1)  # models of earlier versions have none
     key = (REPORTS / "curves" / "key.txt").read_text(encoding="utf-8").strip()
     data_sha256 = checksum(PROCESSED / "images.npy")
     about = {"model": model, "training": model["training"], "scores": scores}
     context = about | {
         "verdict": verdict(scores),
+        "patch_grid": beside_real_images(samples, load_packed(PROCESSED).images, patch),
         "sample": config.sample,
         "seed": config.seed,
         "run_filter": run_filter(config, key),

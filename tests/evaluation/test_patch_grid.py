@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ddpm.evaluation.patch_grid import patch_grid
+from ddpm.evaluation.patch_grid import beside_real_images, patch_grid
 
 PATCHES = pytest.mark.parametrize("patch", [2, 4])
 
@@ -78,3 +78,23 @@ def test_images_without_whole_patches_or_with_too_few_are_refused(height, width,
     sentence = f"^images: found {height} × {width} pixels; choose multiples of {patch}, at least {least}$"
     with pytest.raises(ValueError, match=sentence):
         patch_grid(np.zeros((1, height, width, 3), dtype=np.uint8), patch)
+
+
+def test_samples_are_measured_beside_real_images():
+    real, pattern = noise(40, 64, 1), 16 * (np.indices((2, 2)).sum(axis=0) % 2)
+    found = beside_real_images(with_grid(real, pattern), real, 2)
+    assert found["samples"] > 5 * found["real"] and 0.8 < found["real"] < 1.2
+
+
+def test_of_many_images_some_from_all_over_are_measured(monkeypatch):
+    monkeypatch.setattr("ddpm.evaluation.patch_grid.ENOUGH", 4)
+    real, pattern = noise(10, 64, 1), 60 * (np.indices((2, 2)).sum(axis=0) % 2)
+    samples = np.concatenate([real[:5], with_grid(real[5:], pattern)])  # rows 0, 3, 6 and 9
+    found = beside_real_images(samples, real, 2)
+    assert found == {"samples": patch_grid(samples[::3], 2), "real": patch_grid(real[::3], 2)}
+
+
+@pytest.mark.parametrize(("patch", "side", "light"), [(1, 64, 1), (4, 8, 1), (2, 64, 0)])
+def test_without_patches_or_with_nothing_to_see_there_is_no_measure(patch, side, light):
+    images = noise(4, side, 1)
+    assert beside_real_images(light * images, images, patch) is None
