@@ -12,8 +12,8 @@ from ddpm.config import flatten
 from ddpm.runtime.errors import InputError, first_line
 from ddpm.runtime.paths import REPORTS
 
-if TYPE_CHECKING:  # the report needs none of the training's modules
-    from ddpm.training.setup import Gallery
+if TYPE_CHECKING:
+    from ddpm.tracking.runs import Tracker
 
 FILE = REPORTS / "benchmarks" / "reference_curves.csv"  # the curves; beside it, as JSON, what was trained, and where
 # Two seeds of one recipe differed by up to 3.3 % at some point of their curves, in three pairs (docs/results.md).
@@ -110,27 +110,27 @@ class Reference:
 class OnTrack:
     """Passes the curves of a training on, and prints now and then where they stand."""
 
-    def __init__(self, gallery: "Gallery", reference: Reference, extractor: str, batch_size: int, steps: int) -> None:
+    def __init__(self, tracker: "Tracker", reference: Reference, extractor: str, batch_size: int, steps: int) -> None:
         """Stand between a training and where its curves go.
 
         Args:
-            gallery: where they go.
+            tracker: where they go.
             reference: of the same recipe.
             extractor: of the quick scores.
             batch_size: images in a step.
             steps: of the whole training.
         """
-        self._gallery, self._reference, self._extractor = gallery, reference, extractor
+        self._tracker, self._reference, self._extractor = tracker, reference, extractor
         self._batch_size, self._steps = batch_size, steps
         self._next = 0.0
 
     def image(self, key: str, image: np.ndarray, step: int) -> None:
         """Pass a picture on."""
-        self._gallery.image(key, image, step)
+        self._tracker.image(key, image, step)
 
     def metrics(self, metrics: dict[str, float], step: int) -> None:
         """Pass named values on, and print where they stand."""
-        self._gallery.metrics(metrics, step)
+        self._tracker.metrics(metrics, step)
         images = step * self._batch_size
         if "heldout/loss" in metrics and (step >= self._next or step == self._steps):
             self._next = step + self._steps / SENTENCES
@@ -141,11 +141,11 @@ class OnTrack:
             tqdm.write(f"Quick FID {metrics['quick/fid']:.0f} at {images:,} images; the reference had {expected:.0f}.")
 
 
-def watched(gallery: "Gallery", about: dict[str, Any], extractor: str) -> "Gallery":
-    """Print where the curves stand on their way to the gallery, if there is a reference of the same recipe.
+def watched(tracker: "Tracker", about: dict[str, Any], extractor: str) -> "Tracker | OnTrack":
+    """Print where the curves stand on their way to the tracker, if there is a reference of the same recipe.
 
     Args:
-        gallery: where the curves of the training go.
+        tracker: where the curves of the training go.
         about: the description of its model.
         extractor: of its quick scores.
 
@@ -154,8 +154,8 @@ def watched(gallery: "Gallery", about: dict[str, Any], extractor: str) -> "Galle
     """
     reference, training = Reference.of(about), about["training"]
     if reference is None or reference.differs:
-        return gallery
-    return OnTrack(gallery, reference, extractor, training["train"]["batch_size"], training["steps"])
+        return tracker
+    return OnTrack(tracker, reference, extractor, training["train"]["batch_size"], training["steps"])
 
 
 def quick_fid(extractor: str) -> str:

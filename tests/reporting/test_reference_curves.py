@@ -150,7 +150,7 @@ def test_a_damaged_file_is_named_with_the_remedy(about, file, suffix, content):
         Reference.of(about)
 
 
-class Gallery:
+class Tracker:
     def __init__(self):
         self.taken = []
 
@@ -162,13 +162,13 @@ class Gallery:
 
 
 def test_curves_are_passed_on_and_a_tenth_of_them_is_judged(capsys):
-    gallery = Gallery()
-    watch = OnTrack(gallery, REFERENCE, "inception", batch_size=1000, steps=100)
+    tracker = Tracker()
+    watch = OnTrack(tracker, REFERENCE, "inception", batch_size=1000, steps=100)
     points = [({"heldout/loss": 0.2}, step) for step in range(1, 101)] + [({"train/loss": 1.0}, 100)]
     for point in points:
         watch.metrics(*point)
     watch.image("samples", "an image", 3)
-    assert gallery.taken == [*points, ("samples", "an image", 3)]
+    assert tracker.taken == [*points, ("samples", "an image", 3)]
     said = capsys.readouterr().out.splitlines()
     assert [line.split(" at ")[1].split(" images")[0] for line in said] == [
         *(f"{tenth}1,000" if tenth else "1,000" for tenth in range(10)),
@@ -178,17 +178,17 @@ def test_curves_are_passed_on_and_a_tenth_of_them_is_judged(capsys):
 
 def test_quick_scores_stand_beside_those_of_the_same_extractor(capsys):
     for extractor in ("inception", "efficientnet_lite0"):
-        OnTrack(Gallery(), REFERENCE, extractor, batch_size=1000, steps=100).metrics({"quick/fid": 61.7}, 10)
+        OnTrack(Tracker(), REFERENCE, extractor, batch_size=1000, steps=100).metrics({"quick/fid": 61.7}, 10)
     assert capsys.readouterr().out == "Quick FID 62 at 10,000 images; the reference had 90.\n"
 
 
 def test_a_training_of_the_same_recipe_is_watched_and_no_other(about, file, capsys):
-    gallery, steps = Gallery(), 10_000 // about["training"]["train"]["batch_size"]
-    watched(gallery, about, "inception").metrics({"heldout/loss": 0.3}, steps)
+    tracker, steps = Tracker(), 10_000 // about["training"]["train"]["batch_size"]
+    watched(tracker, about, "inception").metrics({"heldout/loss": 0.3}, steps)
     assert "0.300 at 9,984 images; the reference (slow) had 0.200: behind" in capsys.readouterr().out
     other = about | {"training": about["training"] | {"source": "folder"}}
-    assert watched(gallery, other, "inception") is gallery
-    assert watched(gallery, about | {"image_size": 32}, "inception") is gallery
+    assert watched(tracker, other, "inception") is tracker
+    assert watched(tracker, about | {"image_size": 32}, "inception") is tracker
 
 
 def test_the_report_judges_the_whole_training(about):

@@ -150,15 +150,18 @@ def test_all_that_is_seen_and_kept_of_a_network_is_its_average(tiny_model, seen,
 
 def test_the_model_that_is_kept_is_the_average_with_its_own_description(params, monkeypatch):
     training, kept = SimpleNamespace(progress=SimpleNamespace(steps=0), device="cpu", group=ALONE), []
-    training.run = lambda *_: History()
+    reporters = []
+    training.run = lambda reporter, *_: reporters.append(reporter) or History()
     training.ema = SimpleNamespace(model=SimpleNamespace(sampling_weights=lambda: "average"))
     training.unet = SimpleNamespace(sampling_weights=lambda: "raw")
     for name in ("checksum", "describe", "training_run"):
         monkeypatch.setattr(train, name, MagicMock())
     monkeypatch.setattr(train, "setup", MagicMock())
+    monkeypatch.setattr(train, "watched", lambda _tracker, about, extractor: (about, extractor))
     monkeypatch.setattr(train, "save_model", lambda *given: kept.append(given))
     train.train(parse_config(params), MagicMock(), training, {"about": "it"}, "key", MagicMock())
     assert kept == [(MODELS, "average", {"about": "it"})]
+    assert reporters == [({"about": "it"}, "inception")]
 
 
 def test_held_out_losses_of_two_seeds_differ_by_the_network_alone(tiny_model, seen):
