@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from ddpm.config import Config
-from ddpm.data.dataset import load_packed
 from ddpm.evaluation.patch_grid import beside_real_images
 from ddpm.evaluation.verdict import verdict
 from ddpm.reporting.page import write_pages
@@ -37,13 +36,15 @@ def main(config: Config) -> None:
     save_curves(train, heldout, REPORTS / "pictures" / "curves.png", beside)
     save_noise_levels(pd.read_csv(REPORTS / "curves" / "noise_levels.csv"), REPORTS / "pictures" / "noise_levels.png")
     samples = load_array(SAMPLES / "samples.npy", 4, np.uint8, "sample")
+    real = load_array(PROCESSED / "images.npy", 4, np.uint8, "preprocess")
     patch = model["model"].get("patch", 1)  # models of earlier versions have none
     key = (REPORTS / "curves" / "key.txt").read_text(encoding="utf-8").strip()
     data_sha256 = checksum(PROCESSED / "images.npy")
     about = {"model": model, "training": model["training"], "scores": scores}
     context = about | {
         "verdict": verdict(scores),
-        "patch_grid": beside_real_images(samples, load_packed(PROCESSED).images, patch),
+        "patch": patch,
+        "patch_grid": beside_real_images(samples, real, patch),
         "sample": config.sample,
         "seed": config.seed,
         "run_filter": run_filter(config, key),
