@@ -23,13 +23,7 @@ from ddpm.runtime.interpreter import lacking
 # Of huggingface/diffusers, examples/unconditional_image_generation/train_unconditional.py, with the command that its
 # README gives for Flowers-102.
 LR, WARMUP, EPOCHS = 1e-4, 500, 100
-NEEDS = {
-    "ours": (),
-    "plain": (),
-    "diffusers": ("diffusers", "accelerate"),
-    "diffusers_fast": ("diffusers", "accelerate"),
-    "denoising_diffusion_pytorch": ("denoising_diffusion_pytorch",),
-}
+PACKAGES = {"diffusers": ("diffusers", "accelerate"), "denoising": ("denoising_diffusion_pytorch",)}
 
 
 @dataclass(frozen=True)
@@ -189,7 +183,7 @@ def installed(names: list[str]) -> list[str]:
     """
     left = []
     for name in names:
-        if missing := lacking(*NEEDS[name]):
+        if missing := lacking(*PACKAGES.get(name.split("_")[0], ())):
             print(f"{name} is left out: {missing} is not installed")
         else:
             left.append(name)

@@ -25,7 +25,7 @@ from PIL import Image
 from benchmarks import RESULTS, machine, write
 from benchmarks.loops import Workload, installed
 from benchmarks.quality.peers_pages import draw, page
-from benchmarks.quality.published import RECIPES, Recipe
+from benchmarks.quality.published import PUBLISHED, RECIPES, Recipe
 from benchmarks.quality.trial import check_data, digest
 from ddpm.commands.estimate import seconds_of
 from ddpm.config import Config, load_config
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=4, help="at which each is scored, evenly spaced (default 4)")
     parser.add_argument("--samples", type=int, default=2000, help="images per score (default 2000)")
     parser.add_argument("--batch-size", type=int, default=100, help="images generated at a time (default 100)")
-    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), help="of these alone")
+    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(PUBLISHED), help="of these alone")
     options = parser.parse_args()
     guarded(lambda: run(options))
 

@@ -6,12 +6,23 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks import whereabouts
-from benchmarks.quality.published import LABELS, REFERENCE
+from benchmarks.quality.published import LABELS, SIZES
 from benchmarks.quality.recipe_pages import number_logarithmic
 from ddpm.reporting.figures import default_style, save
 from ddpm.reporting.report import EXTRACTOR_NOTES
 
-HEAD = ["", "M parameters", "batch", "images/s", "calls per image", "FID", "KID × 1000", "precision", "recall"]
+HEAD = [
+    "",
+    "M parameters",
+    "batch",
+    "images/s",
+    "calls per image",
+    "FID",
+    "KID × 1000",
+    "precision",
+    "recall",
+    "coverage",
+]
 
 
 def page(content: dict[str, Any]) -> str:
@@ -20,7 +31,8 @@ def page(content: dict[str, Any]) -> str:
     if not rows:
         return "Nothing was measured yet: `python -m benchmarks.quality.peers run`.\n"
     one = next(iter(rows.values()))
-    goal = final_fid(rows[REFERENCE]) if REFERENCE in rows else None
+    reference = reference_of(rows)
+    goal = final_fid(rows[reference]) if reference else None
     places = sorted({whereabouts(row["machine"]) for row in rows.values()})
     floor = one["moments"][-1]["floor"]
     lines = [
@@ -37,8 +49,12 @@ def page(content: dict[str, Any]) -> str:
         else "There are too few photographs for a floor.",
         "",
         "One training each. In brackets are 95 % intervals for another draw of samples; what another seed of the "
-        "training would change is not in them. The minutes are those of the first score that is no higher than the "
-        f"last one of {LABELS[REFERENCE]}.",
+        "training would change is not in them."
+        + (
+            f" The minutes are those of the first score that is no higher than the last one of the {LABELS[reference]}."
+            if reference
+            else ""
+        ),
         "",
         _line([*HEAD, "minutes to that score"]),
         _line(["---"] * (len(HEAD) + 1)),
@@ -46,6 +62,12 @@ def page(content: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def reference_of(rows: dict[str, Any]) -> str | None:
+    """Whose final score the others are to reach: the best that was made of diffusers; None if none was."""
+    found = [name for name in ("diffusers", *SIZES) if name in rows]
+    return min(found, key=lambda name: final_fid(rows[name]), default=None)
 
 
 def final_fid(row: dict[str, Any]) -> float:
@@ -97,6 +119,7 @@ def _cells(name: str, row: dict[str, Any], goal: float | None) -> list[str]:
         f"{1000 * last['kid']['value']:.2f} ± {1000 * last['kid']['error']:.2f}",
         f"{last['precision']['value']:.2f}",
         f"{last['recall']['value']:.2f}",
+        f"{last['coverage']['value']:.2f}",
         "–" if goal is None else f"{reached:.3g}" if reached is not None else "not reached",
     ]
 

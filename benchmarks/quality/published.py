@@ -8,6 +8,7 @@ import copy
 import io
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +28,13 @@ Weights = dict[str, Tensor]
 # diffusers, examples/unconditional_image_generation: the network that train_unconditional.py builds, and the batch of
 # the command that its README gives for Flowers-102, without mixed precision.
 WIDTHS, ATTENTION_AT, DIFFUSERS_BATCH = (128, 128, 256, 256, 512, 512), 4, 16
+# Networks for a processor, of which none is published; with one block per resolution, where the script has two.
+SIZES = {
+    "diffusers_3_levels": (32, 64, 128),
+    "diffusers_4_levels": (32, 64, 128, 128),
+    "diffusers_wide": (64, 128, 128),
+}
+ATTENTION_SIDE = 16  # pixels, as in the other networks at 64×64
 # denoising-diffusion-pytorch: the width of its README's U-Net; all else is left to its defaults.
 DIM, TRAINER_BATCH = 64, 16
 CALLS = 1000  # of the network per image: what both sample with unless it is set
@@ -128,25 +136,38 @@ class Diffusers:
     """
 
     def __init__(self, work: Workload, steps: int) -> None:
+        attends = [level == ATTENTION_AT for level in range(len(WIDTHS))]
+        self.prepare(work, steps, WIDTHS, attends, blocks=2, batch=DIFFUSERS_BATCH, fast=False)
+        self.calls = CALLS
+
+    def prepare(
+        self,
+        work: Workload,
+        steps: int,
+        widths: tuple[int, ...],
+        attends: list[bool],
+        blocks: int,
+        batch: int,
+        fast: bool,
+    ) -> None:
+        """Build a network of these widths, and the training that takes so many steps; see `train_unconditional`."""
         from diffusers import UNet2DModel
 
-        self.batch = DIFFUSERS_BATCH
-        attends = [level == ATTENTION_AT for level in range(len(WIDTHS))]
         torch.manual_seed(work.config.seed)
         self.unet = UNet2DModel(
             sample_size=work.config.data.image_size,
             in_channels=3,
             out_channels=3,
-            layers_per_block=2,
-            block_out_channels=WIDTHS,
+            layers_per_block=blocks,
+            block_out_channels=widths,
             down_block_types=["AttnDownBlock2D" if here else "DownBlock2D" for here in attends],
             up_block_types=["AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attends)],
         )
-        self.parameters, self.calls = count_parameters(self.unet), CALLS
-        epochs = steps / math.ceil(sum(1 for _ in work.pngs.iterdir()) / self.batch)
-        changes = {"train.batch_size": self.batch, "train.accumulate": 1}
+        self.parameters, self.batch = count_parameters(self.unet), batch
+        epochs = steps / math.ceil(sum(1 for _ in work.pngs.iterdir()) / batch)
+        changes = {"train.batch_size": batch, "train.accumulate": 1}
         work = replace(work, config=changed_config(work.config, changes))
-        self.run, self.ema = train_unconditional(work, self.unet, epochs, fast=False)
+        self.run, self.ema = train_unconditional(work, self.unet, epochs, fast)
 
     def weights(self) -> Weights:
         """See `Recipe`."""
@@ -165,6 +186,44 @@ class Diffusers:
         generator = torch.Generator(self.unet.device).manual_seed(first)
         images = pipeline(count, generator=generator, num_inference_steps=self.calls, output_type="np").images
         return (images * 255).round().astype("uint8")
+
+
+class SizedDiffusers(Diffusers):
+    """Their script with its fastest switches and the batch of params.yaml, for a network that a processor can train.
+
+    What differs is the training alone: it is sampled as ours is, by the sampler and in the steps of params.yaml.
+    """
+
+    def __init__(self, work: Workload, steps: int, widths: tuple[int, ...]) -> None:
+        config = work.config
+        attends = [config.data.image_size >> level == ATTENTION_SIDE for level in range(len(widths))]
+        self.prepare(work, steps, widths, attends, blocks=1, batch=config.train.batch_size, fast=True)
+        self.options = config.sample.model_dump(exclude={"n", "batch_size"}) | {"seed": config.seed, "guidance": 1.0}
+        self.calls = config.sample.steps
+        self.description = {
+            "image_size": config.data.image_size,
+            "schedule": "linear",
+            "diffusion": {"timesteps": 1000, "target": "eps", "variance": "fixed"},
+        }
+
+    def generate(self, weights: Weights, first: int, count: int) -> np.ndarray:
+        """See `Recipe`."""
+        self.unet.load_state_dict(weights)
+        model = DiffusionModel(_Unconditional(self.unet), self.description)  # type: ignore[arg-type]
+        return model.sample(count, first=first, batch_size=count, **self.options)
+
+
+class _Unconditional(torch.nn.Module):
+    """A UNet2DModel that is called as our own network is."""
+
+    class_embedding = none_class = None
+
+    def __init__(self, unet: torch.nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        return self.unet(x, t).sample
 
 
 class DenoisingDiffusionPytorch:
@@ -193,16 +252,19 @@ class DenoisingDiffusionPytorch:
         return images.mul(255).add(0.5).clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-RECIPES: dict[str, Any] = {
+PUBLISHED: dict[str, Any] = {
     "ours": Ours,
     "diffusers": Diffusers,
     "denoising_diffusion_pytorch": DenoisingDiffusionPytorch,
     "plain": Plain,
 }
+RECIPES = PUBLISHED | {name: partial(SizedDiffusers, widths=widths) for name, widths in SIZES.items()}
 LABELS = {
     "ours": "this project, `params.yaml`",
     "diffusers": "`diffusers`, its Flowers-102 command",
     "denoising_diffusion_pytorch": "`denoising-diffusion-pytorch`, defaults",
     "plain": "plain U-Net, no EMA, linear, 1000 steps",
+} | {
+    name: f"`diffusers`, its script, channels {', '.join(map(str, widths))}, sampled as ours"
+    for name, widths in SIZES.items()
 }
-REFERENCE = "diffusers"  # whose final score the others are to reach

@@ -11,18 +11,22 @@ from PIL import Image
 
 from benchmarks.loops import Workload
 from benchmarks.quality import peers, published, recipe
-from benchmarks.quality.peers_pages import LABELS, minutes_to, page
-from benchmarks.quality.published import RECIPES
+from benchmarks.quality.peers_pages import LABELS, minutes_to, page, reference_of
+from benchmarks.quality.published import PUBLISHED, RECIPES
 from benchmarks.quality.trial import digest
 from ddpm.config import load_config
 from ddpm.data.dataset import load_packed, split_holdout
+from ddpm.model.trained import load_model
 from ddpm.runtime.errors import InputError, RunError
 from ddpm.runtime.paths import PROCESSED
 from tests.support import ROOT
 from tests.support.bench_workspace import make_workspace, small_config
+from tests.support.exported import export, write_model
 
 IN_A_PROCESS = peers.in_a_process
-OPTIONS = argparse.Namespace(what="run", minutes=0.01, moments=2, samples=8, batch_size=5, only=list(RECIPES))
+SIZED = "diffusers_3_levels"
+NAMES = [*PUBLISHED, SIZED]
+OPTIONS = argparse.Namespace(what="run", minutes=0.01, moments=2, samples=8, batch_size=5, only=NAMES)
 
 
 @pytest.fixture
@@ -47,10 +51,10 @@ def work_of(root) -> Workload:
     return Workload(config, PROCESSED, root / "pngs", root / "exported", parameters=0)
 
 
-def test_all_four_are_measured_on_the_same_photographs_and_none_twice(workspace, monkeypatch):
+def test_all_are_measured_on_the_same_photographs_and_none_twice(workspace, monkeypatch):
     peers.run(OPTIONS)
     found = json.loads(Path("reports/benchmarks/peers.json").read_text())
-    assert list(found["contenders"]) == list(RECIPES) and found["minutes"] == 0.01
+    assert list(found["contenders"]) == NAMES and found["minutes"] == 0.01
     for row in found["contenders"].values():
         assert [moment["reference_images"] for moment in row["moments"]] == [120, 120]
         first, last = row["moments"]
@@ -58,7 +62,7 @@ def test_all_four_are_measured_on_the_same_photographs_and_none_twice(workspace,
         assert 0 < first["minutes"] <= last["minutes"] and 0 < first["steps"] <= last["steps"] <= row["steps"]
         assert row["machine"]["torch"] == torch.__version__ and row["extractor"] == "efficientnet_lite0"
     text = Path("reports/benchmarks/peers.md").read_text()
-    assert all(f"| {label} |" in text for label in LABELS.values()) and "efficientnet_lite0 features" in text
+    assert all(f"| {label} |" in text for label in map(LABELS.get, NAMES)) and "efficientnet_lite0 features" in text
     assert found["contenders"]["ours"]["machine"]["device"] in text
     assert Path("reports/benchmarks/peers.png").stat().st_size > 5_000
     (pngs,) = Path(".peers").glob("*/pngs")
@@ -99,7 +103,7 @@ def test_killed_while_sampling_it_goes_on_with_the_images_that_are_there(workspa
     assert len(row["moments"]) == 2
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", NAMES)
 def test_images_depend_on_the_weights_and_their_numbers_alone(workspace, name):
     work = work_of(workspace)
     one, two = RECIPES[name](work, 20), RECIPES[name](work, 20)
@@ -145,7 +149,7 @@ def test_the_minutes_are_those_of_the_first_score_that_reaches_the_last_of_diffu
     def row(*fids):
         scores = [
             {"fid": {"value": fid, "low": fid, "high": fid}, "kid": {"value": 0.1, "error": 0.1}}
-            | {name: {"value": 0.5} for name in ("precision", "recall")}
+            | {name: {"value": 0.5} for name in ("precision", "recall", "coverage")}
             for fid in fids
         ]
         moments = [
@@ -161,6 +165,30 @@ def test_the_minutes_are_those_of_the_first_score_that_reaches_the_last_of_diffu
     lines = page({"contenders": rows, "minutes": 15, "samples": 100}).splitlines()
     ends = [line.split(" | ")[-1].rstrip(" |") for line in lines if line.startswith("| ") and "params" not in line[2:4]]
     assert ends[-3:] == ["10", "15", "not reached"]
+
+
+@pytest.mark.parametrize(
+    ("fids", "reference"),
+    [({"ours": 1}, None), ({"ours": 1, SIZED: 9}, SIZED), ({"diffusers": 7, SIZED: 9, "plain": 2}, "diffusers")],
+)
+def test_the_others_are_to_reach_the_best_that_was_made_of_diffusers(fids, reference):
+    assert reference_of({name: {"moments": [{"scores": {"fid": {"value": fid}}}]} for name, fid in fids.items()}) == (
+        reference
+    )
+
+
+def test_a_network_of_diffusers_is_sampled_as_ours_is(workspace, monkeypatch):
+    from diffusers import UNet2DModel
+
+    ours = load_model(write_model(workspace / "model", "linear"), device="cpu")
+    export(monkeypatch, "--model", workspace / "model", "--format", "diffusers", workspace / "exported")
+    contender = RECIPES[SIZED](work_of(workspace), 20)
+    contender.unet = UNet2DModel.from_pretrained(workspace / "exported", subfolder="unet")
+    images = contender.generate(contender.unet.state_dict(), 2, 3)
+    options = load_config().sample.model_dump(exclude={"n", "batch_size"})
+    wanted = ours.sample(3, first=2, **options, seed=0)
+    assert np.abs(images.astype(int) - wanted).max() <= 1  # of 255: their arithmetic is float32 too
+    assert contender.calls == options["steps"]
 
 
 def test_a_contender_has_a_process_of_its_own_and_a_failure_is_told(workspace, monkeypatch, capfd):
