@@ -3,8 +3,9 @@
     python -m benchmarks.speed.sharing              # about ten minutes; nothing else should run meanwhile
     python -m benchmarks.speed.sharing --print      # prints the table of docs/speed.md
 
-Each is measured with the threads of OpenMP as this project lets them wait, and as GNU OpenMP does by itself; writes
-reports/benchmarks/sharing.json. Every training is a process of its own, as two workers of `dvc queue` are.
+Each is measured with several numbers of rounds that the threads of OpenMP spin before they sleep (GOMP_SPINCOUNT), the
+last of them what GNU OpenMP has by itself; writes reports/benchmarks/sharing.json. Every training is a process of its
+own, as two workers of `dvc queue` are.
 """
 
 import argparse
@@ -39,7 +40,7 @@ NETWORK: Changes = {
     "model.conditional": True,
     "train.batch_size": 16,
 }
-WAITING = {"brief": SPINS, "default": 300_000}  # GOMP_SPINCOUNT; the second is what libgomp has by itself
+COUNTS = (1000, SPINS, 300_000)  # of GOMP_SPINCOUNT; the last is what libgomp has by itself
 CASES = {"alone": (1, False), "two": (2, False), "beside": (1, True)}  # trainings at once; a busy program beside them
 BUSY = "while True: pass"
 FILE = RESULTS / "sharing.json"
@@ -81,22 +82,20 @@ def measure(rounds: int, seconds: float) -> None:
     """Measure all cases in each round, in an order that is shuffled anew, and write the ratios of each round."""
     measured: list[dict[str, float]] = []
     shuffle = random.Random(0)
-    cases = [(waiting, case) for waiting in WAITING for case in CASES]
+    cases = [(count, case) for count in COUNTS for case in CASES]
     for number in range(rounds):
-        rates = {
-            f"{waiting} {case}": rate(waiting, case, seconds) for waiting, case in shuffle.sample(cases, len(cases))
-        }
+        rates = {f"{count} {case}": rate(count, case, seconds) for count, case in shuffle.sample(cases, len(cases))}
         measured.append(rates)
         print(f"round {number + 1}: " + ", ".join(f"{name} {rates[name]:.1f}" for name in sorted(rates)), flush=True)
     write(FILE, {"machine": machine(torch.device("cpu")), "network": NETWORK, "seconds": seconds, "rounds": measured})
     print(table(json.loads(FILE.read_text(encoding="utf-8"))))
 
 
-def rate(waiting: str, case: str, seconds: float) -> float:
+def rate(spins: int, case: str, seconds: float) -> float:
     """Images/s of all trainings of a case together."""
     count, busy = CASES[case]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {"GOMP_SPINCOUNT": str(WAITING[waiting])}
+    environment |= {"GOMP_SPINCOUNT": str(spins)}
     command = [sys.executable, "-m", "benchmarks.speed.sharing", "--train", str(seconds)]
     pipe = subprocess.PIPE
     with ExitStack() as stack:
@@ -117,33 +116,24 @@ def rate(waiting: str, case: str, seconds: float) -> float:
                 other.kill()
 
 
-def ratios(rounds: list[dict[str, float]], above: str, below: str) -> dict[str, float]:
-    """How one case compares with another in the same round."""
-    return spread([rates[above] / rates[below] for rates in rounds])
-
-
 def table(content: dict[str, Any]) -> str:
     """The table, Markdown: least – **median** – greatest of the rounds."""
     rounds = content["rounds"]
-    names = {"alone": "one training alone", "two": "two at once, together", "beside": "one beside a busy program"}
     lines = [
-        f"{whereabouts(content['machine'])}; {len(rounds)} rounds; images/s, and the share of one alone:",
+        f"{whereabouts(content['machine'])}; {len(rounds)} rounds; images/s of all trainings together, and their share "
+        "of what one alone makes where threads wait as GNU OpenMP lets them by itself:",
         "",
-        f"| | spins briefly (GOMP_SPINCOUNT={SPINS}) | | as GNU OpenMP waits by itself | |",
-        "|---|---|---|---|---|",
+        "| `GOMP_SPINCOUNT` | one training alone | | two at once | | one beside a busy program | |",
+        f"|{'---|' * 7}",
     ]
-    for case, words in names.items():
-        cells = []
-        for waiting in WAITING:
-            name = f"{waiting} {case}"
-            cells += [in_words(spread([rates[name] for rates in rounds]), ".1f")]
-            cells += [in_words(ratios(rounds, name, f"{waiting} alone"), ".2f") if case != "alone" else "–"]
-        lines.append(f"| {words} | {' | '.join(cells)} |")
-    price = ratios(rounds, "brief alone", "default alone")
-    lines += [
-        "",
-        f"Alone, a training that spins briefly has {in_words(price, '.2f')} of the speed of one that does not.",
-    ]
+    for count in COUNTS:
+        cells = [f"{count:,}" + {SPINS: " (this project)", COUNTS[-1]: " (GNU OpenMP by itself)"}.get(count, "")]
+        for case in CASES:
+            name, alone = f"{count} {case}", f"{COUNTS[-1]} alone"
+            cells.append(in_words(spread([rates[name] for rates in rounds]), ".1f"))
+            shares = spread([rates[name] / rates[alone] for rates in rounds])
+            cells.append("1" if name == alone else in_words(shares, ".2f"))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -3,7 +3,9 @@
 import os
 import sys
 
-SPINS = 1000  # rounds of a loop; in the 300,000 of the default, two programs on the same cores hold each other up
+# Rounds of a loop. In the 300,000 of the default, two programs on the same cores hold each other up; in 1000, threads
+# sleep so soon that a training alone pays for waking them: 29 % of its speed on one processor (docs/speed.md).
+SPINS = 3000
 
 
 def spin_briefly() -> None:

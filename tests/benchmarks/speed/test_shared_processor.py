@@ -18,17 +18,21 @@ def results(tmp_path, monkeypatch):
 def test_ratios_are_taken_within_a_round_and_each_case_is_measured_as_named(results, monkeypatch, capsys):
     asked = []
 
-    def rate(waiting, case, seconds):
-        asked.append((waiting, case, seconds))
-        speed = 10 if len(asked) <= 6 else 20  # the whole machine is twice as fast in the second round
-        return speed * {"alone": 1.0, "two": 0.9, "beside": 0.5}[case] * {"brief": 1.0, "default": 0.5}[waiting]
+    def rate(spins, case, seconds):
+        asked.append((spins, case, seconds))
+        speed = 10 if len(asked) <= 9 else 20  # the whole machine is twice as fast in the second round
+        return speed * {"alone": 1.0, "two": 0.9, "beside": 0.5}[case] * {1000: 1.0, 3000: 0.8, 300_000: 0.5}[spins]
 
     monkeypatch.setattr(sharing, "rate", rate)
     sharing.measure(2, 3.0)
-    assert len(asked) == 12 and set(asked) == {(w, c, 3.0) for w in sharing.WAITING for c in sharing.CASES}
+    assert len(asked) == 18 and set(asked) == {(n, c, 3.0) for n in sharing.COUNTS for c in sharing.CASES}
     printed = capsys.readouterr().out
-    assert "0.90 – **0.90** – 0.90" in printed and "0.50 – **0.50** – 0.50" in printed
-    assert "2.00 – **2.00** – 2.00 of the speed" in printed
+    rows = [line.split(" | ") for line in printed.splitlines() if "00 " in line and line.startswith("| ")]
+    shares = [[cell.strip(" |") for cell in row[2::2]] for row in rows]
+    assert shares[0] == [f"{value:.2f} – **{value:.2f}** – {value:.2f}" for value in (2.0, 1.8, 1.0)]
+    assert shares[1] == [f"{value:.2f} – **{value:.2f}** – {value:.2f}" for value in (1.6, 1.44, 0.8)]
+    assert shares[2] == ["1", "0.90 – **0.90** – 0.90", "0.50 – **0.50** – 0.50"]
+    assert "3,000 (this project)" in rows[1][0]
     assert printed.endswith(sharing.table(json.loads(sharing.FILE.read_text())) + "\n")
 
 
