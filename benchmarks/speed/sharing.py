@@ -87,7 +87,9 @@ def measure(rounds: int, seconds: float) -> None:
         rates = {f"{count} {case}": rate(count, case, seconds) for count, case in shuffle.sample(cases, len(cases))}
         measured.append(rates)
         print(f"round {number + 1}: " + ", ".join(f"{name} {rates[name]:.1f}" for name in sorted(rates)), flush=True)
-    write(FILE, {"machine": machine(torch.device("cpu")), "network": NETWORK, "seconds": seconds, "rounds": measured})
+        write(
+            FILE, {"machine": machine(torch.device("cpu")), "network": NETWORK, "seconds": seconds, "rounds": measured}
+        )
     print(table(json.loads(FILE.read_text(encoding="utf-8"))))
 
 

@@ -4,8 +4,8 @@ import os
 import sys
 
 # Rounds of a loop. In the 300,000 of the default, two programs on the same cores hold each other up; in 1000, threads
-# sleep so soon that a training alone pays for waking them: 29 % of its speed on one processor (docs/speed.md).
-SPINS = 3000
+# sleep so soon that a training alone pays for waking them, a third of its speed on one processor (docs/speed.md).
+SPINS = 5000
 
 
 def spin_briefly() -> None:

@@ -32,7 +32,7 @@ def reported(folder, *words, **chosen):
 )
 def test_whatever_is_started_lets_threads_spin_briefly(tmp_path, words):
     report, run = reported(tmp_path, *words)
-    assert report["GOMP_SPINCOUNT"] == "3000", run.stderr
+    assert report["GOMP_SPINCOUNT"] == "5000", run.stderr
 
 
 def test_who_has_chosen_a_number_of_spins_keeps_it(tmp_path):
@@ -50,10 +50,10 @@ def test_who_has_chosen_how_to_wait_keeps_it(tmp_path):
 def test_nothing_is_changed_once_torch_is_there(tmp_path):
     report, run = reported(tmp_path, "-c", "import torch, ddpm, os; print(os.environ.get('GOMP_SPINCOUNT'))")
     assert run.stdout == "None\n"
-    assert report["GOMP_SPINCOUNT"] != "3000"
+    assert report["GOMP_SPINCOUNT"] != "5000"
 
 
 def test_processes_that_are_started_inherit_it(tmp_path):
     start = "import ddpm, subprocess, sys; subprocess.run([sys.executable, '-c', 'import torch'])"
     report, run = reported(tmp_path, "-c", start)
-    assert report["GOMP_SPINCOUNT"] == "3000", run.stderr
+    assert report["GOMP_SPINCOUNT"] == "5000", run.stderr

@@ -21,7 +21,7 @@ def test_ratios_are_taken_within_a_round_and_each_case_is_measured_as_named(resu
     def rate(spins, case, seconds):
         asked.append((spins, case, seconds))
         speed = 10 if len(asked) <= 9 else 20  # the whole machine is twice as fast in the second round
-        return speed * {"alone": 1.0, "two": 0.9, "beside": 0.5}[case] * {1000: 1.0, 3000: 0.8, 300_000: 0.5}[spins]
+        return speed * {"alone": 1.0, "two": 0.9, "beside": 0.5}[case] * {1000: 1.0, 5000: 0.8, 300_000: 0.5}[spins]
 
     monkeypatch.setattr(sharing, "rate", rate)
     sharing.measure(2, 3.0)
@@ -32,7 +32,7 @@ def test_ratios_are_taken_within_a_round_and_each_case_is_measured_as_named(resu
     assert shares[0] == [f"{value:.2f} – **{value:.2f}** – {value:.2f}" for value in (2.0, 1.8, 1.0)]
     assert shares[1] == [f"{value:.2f} – **{value:.2f}** – {value:.2f}" for value in (1.6, 1.44, 0.8)]
     assert shares[2] == ["1", "0.90 – **0.90** – 0.90", "0.50 – **0.50** – 0.50"]
-    assert "3,000 (this project)" in rows[1][0]
+    assert "5,000 (this project)" in rows[1][0]
     assert printed.endswith(sharing.table(json.loads(sharing.FILE.read_text())) + "\n")
 
 
