@@ -98,3 +98,8 @@ def test_of_many_images_some_from_all_over_are_measured(monkeypatch):
 def test_without_patches_or_with_nothing_to_see_there_is_no_measure(patch, side, light):
     images = noise(4, side, 1)
     assert beside_real_images(light * images, images, patch) is None
+
+
+def test_four_squares_in_a_row_are_the_fewest_that_are_measured():
+    found = [beside_real_images(noise(4, side, 1), noise(4, side, 1), 4) for side in (12, 16)]
+    assert found[0] is None and found[1] is not None

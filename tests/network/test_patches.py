@@ -174,6 +174,23 @@ def test_a_few_steps_learn_an_image(tiny_model, patch):
 
 
 @PATCHES
+def test_between_its_two_convolutions_at_full_resolution_nothing_is_linear(patch):
+    """What the next layer is given is SiLU of what the one before it answers (Elfwing et al. 2018)."""
+    ends = awake(Pixels(patch, 3)).double()
+    patches, fine = (
+        torch.randn(2, ends.patch_channels, 4, 4).double(),
+        torch.randn(2, 16, 4 * patch, 4 * patch).double(),
+    )
+    seen = []
+    for layer in (ends.norm, ends.conv, ends.head):
+        layer.register_forward_hook(lambda _, given, answer: seen.extend((given[0], answer)))
+    ends(patches, fine)
+    normed, into_conv, out_of_conv, into_head = seen[1:5]
+    for before, after in ((normed, into_conv), (out_of_conv, into_head)):
+        assert before.min() < -1 and torch.allclose(after, before / (1 + torch.exp(-before)))
+
+
+@PATCHES
 def test_a_model_folder_keeps_the_patch(tmp_path, tiny_model, patch):
     config = tiny_model.model_copy(update={"patch": patch, "attention": []})
     model = ddpm.load_model(write_model(tmp_path, config, conditional=True, variance="learned"), device="cpu")
