@@ -183,6 +183,8 @@ def test_a_network_of_diffusers_is_sampled_as_ours_is(workspace, monkeypatch):
     ours = load_model(write_model(workspace / "model", "linear"), device="cpu")
     export(monkeypatch, "--model", workspace / "model", "--format", "diffusers", workspace / "exported")
     contender = RECIPES[SIZED](work_of(workspace), 20)
+    assert contender.batch == 8 and contender.unet.config.block_out_channels == (32, 64, 128)
+    assert contender.unet.config.down_block_types == ["AttnDownBlock2D", "DownBlock2D", "DownBlock2D"]  # of 16 pixels
     contender.unet = UNet2DModel.from_pretrained(workspace / "exported", subfolder="unet")
     images = contender.generate(contender.unet.state_dict(), 2, 3)
     options = load_config().sample.model_dump(exclude={"n", "batch_size"})
