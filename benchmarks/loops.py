@@ -23,6 +23,7 @@ from ddpm.runtime.interpreter import lacking
 # Of huggingface/diffusers, examples/unconditional_image_generation/train_unconditional.py, with the command that its
 # README gives for Flowers-102.
 LR, WARMUP, EPOCHS = 1e-4, 500, 100
+# By the first word of a contender's name; ours need none.
 PACKAGES = {"diffusers": ("diffusers", "accelerate"), "denoising": ("denoising_diffusion_pytorch",)}
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.changes import Changes, changed_config
 from benchmarks.loops import Workload, train_unconditional, trainer
+from ddpm.config import Config
 from ddpm.data.dataset import load_packed
 from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import count_parameters
@@ -114,10 +115,8 @@ class Ours:
 
     def generate(self, weights: Weights, first: int, count: int) -> np.ndarray:
         """See `Recipe`."""
-        options = self.config.sample.model_dump(exclude={"n", "batch_size"}) | {"seed": self.config.seed}
-        unet = self.training.ema.model
-        unet.load_state_dict(weights)
-        return DiffusionModel(unet, self.description).sample(count, first=first, batch_size=count, **options)
+        self.training.ema.model.load_state_dict(weights)
+        return by_our_sampler(self.training.ema.model, self.description, self.config, first, count)
 
 
 class Plain(Ours):
@@ -195,10 +194,9 @@ class SizedDiffusers(Diffusers):
     """
 
     def __init__(self, work: Workload, steps: int, widths: tuple[int, ...]) -> None:
-        config = work.config
+        self.config = config = changed_config(work.config, {"sample.guidance": 1.0})
         attends = [config.data.image_size >> level == ATTENTION_SIDE for level in range(len(widths))]
         self.prepare(work, steps, widths, attends, blocks=1, batch=config.train.batch_size, fast=True)
-        self.options = config.sample.model_dump(exclude={"n", "batch_size"}) | {"seed": config.seed, "guidance": 1.0}
         self.calls = config.sample.steps
         self.description = {
             "image_size": config.data.image_size,
@@ -209,8 +207,7 @@ class SizedDiffusers(Diffusers):
     def generate(self, weights: Weights, first: int, count: int) -> np.ndarray:
         """See `Recipe`."""
         self.unet.load_state_dict(weights)
-        model = DiffusionModel(_Unconditional(self.unet), self.description)  # type: ignore[arg-type]
-        return model.sample(count, first=first, batch_size=count, **self.options)
+        return by_our_sampler(_Unconditional(self.unet), self.description, self.config, first, count)
 
 
 class _Unconditional(torch.nn.Module):
@@ -224,6 +221,12 @@ class _Unconditional(torch.nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         return self.unet(x, t).sample
+
+
+def by_our_sampler(unet: Any, description: dict[str, Any], config: Config, first: int, count: int) -> np.ndarray:
+    """Generate as params.yaml says; see `Recipe.generate`."""
+    options = config.sample.model_dump(exclude={"n", "batch_size"}) | {"seed": config.seed}
+    return DiffusionModel(unet, description).sample(count, first=first, batch_size=count, **options)
 
 
 class DenoisingDiffusionPytorch:

@@ -79,7 +79,8 @@ def train(seconds: float) -> None:
 
 
 def measure(rounds: int, seconds: float) -> None:
-    """Measure all cases in each round, in an order that is shuffled anew, and write the ratios of each round."""
+    """Measure all cases in each round, in an order that is shuffled anew, and write the speeds after each."""
+    about = {"machine": machine(torch.device("cpu")), "network": NETWORK, "seconds": seconds}
     measured: list[dict[str, float]] = []
     shuffle = random.Random(0)
     cases = [(count, case) for count in COUNTS for case in CASES]
@@ -87,9 +88,7 @@ def measure(rounds: int, seconds: float) -> None:
         rates = {f"{count} {case}": rate(count, case, seconds) for count, case in shuffle.sample(cases, len(cases))}
         measured.append(rates)
         print(f"round {number + 1}: " + ", ".join(f"{name} {rates[name]:.1f}" for name in sorted(rates)), flush=True)
-        write(
-            FILE, {"machine": machine(torch.device("cpu")), "network": NETWORK, "seconds": seconds, "rounds": measured}
-        )
+        write(FILE, about | {"rounds": measured})
     print(table(json.loads(FILE.read_text(encoding="utf-8"))))
 
 
@@ -120,7 +119,7 @@ def rate(spins: int, case: str, seconds: float) -> float:
 
 def table(content: dict[str, Any]) -> str:
     """The table, Markdown: least – **median** – greatest of the rounds."""
-    rounds = content["rounds"]
+    rounds, alone = content["rounds"], f"{COUNTS[-1]} alone"
     lines = [
         f"{whereabouts(content['machine'])}; {len(rounds)} rounds; images/s of all trainings together, and their share "
         "of what one alone makes where threads wait as GNU OpenMP lets them by itself:",
@@ -131,7 +130,7 @@ def table(content: dict[str, Any]) -> str:
     for count in COUNTS:
         cells = [f"{count:,}" + {SPINS: " (this project)", COUNTS[-1]: " (GNU OpenMP by itself)"}.get(count, "")]
         for case in CASES:
-            name, alone = f"{count} {case}", f"{COUNTS[-1]} alone"
+            name = f"{count} {case}"
             cells.append(in_words(spread([rates[name] for rates in rounds]), ".1f"))
             shares = spread([rates[name] / rates[alone] for rates in rounds])
             cells.append("1" if name == alone else in_words(shares, ".2f"))

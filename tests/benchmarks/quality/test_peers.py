@@ -172,9 +172,8 @@ def test_the_minutes_are_those_of_the_first_score_that_reaches_the_last_of_diffu
     [({"ours": 1}, None), ({"ours": 1, SIZED: 9}, SIZED), ({"diffusers": 7, SIZED: 9, "plain": 2}, "diffusers")],
 )
 def test_the_others_are_to_reach_the_best_that_was_made_of_diffusers(fids, reference):
-    assert reference_of({name: {"moments": [{"scores": {"fid": {"value": fid}}}]} for name, fid in fids.items()}) == (
-        reference
-    )
+    rows = {name: {"moments": [{"scores": {"fid": {"value": fid}}}]} for name, fid in fids.items()}
+    assert reference_of(rows) == reference
 
 
 def test_a_network_of_diffusers_is_sampled_as_ours_is(workspace, monkeypatch):
