@@ -206,6 +206,11 @@ class Config(_Group):
                 f"sample.steps: {self.sample.steps} is more than diffusion.timesteps ({self.diffusion.timesteps}); "
                 f"choose at most {self.diffusion.timesteps}"
             )
+        if self.diffusion.variance == "learned" and self.train.timesteps != "uniform":
+            raise ValueError(
+                f"train.timesteps: found '{self.train.timesteps}', which hardly draws the ends of the diffusion, where "
+                "a learned variance is decided; choose uniform here, or fixed for diffusion.variance"
+            )
         if self.sample.variance == "learned" and self.diffusion.variance == "fixed":
             raise ValueError(
                 "sample.variance: found 'learned', but diffusion.variance is fixed; choose small or large here, "

@@ -81,7 +81,8 @@ def dpmpp_2m(
         h = diffusion.half_log_snr(s) - diffusion.half_log_snr(t)
         d = x0
         # The way to the clean image is infinitely long in λ: nothing can be extrapolated over it, and the update of
-        # first order is the network's image itself. Before it, every step is of second order however few there are.
+        # first order is the network's image itself. Between it and the first step, which has no image before it, every
+        # step is of second order, however few there are.
         if before is not None and s >= 0:
             last_x0, last_h = before
             d = x0 + (x0 - last_x0) * h / (2 * last_h)

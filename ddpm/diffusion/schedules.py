@@ -26,7 +26,7 @@ def linear(timesteps: int) -> Tensor:
 
 def cosine(timesteps: int) -> Tensor:
     """ᾱ falling as a squared cosine, β capped at 0.999 (Nichol & Dhariwal 2021, eq. 17)."""
-    offset = 0.008  # keeps the first β above one grey level of noise
+    offset = 0.008  # with which the first noise, √β of 1000 steps, is a little below one grey level
 
     def signal(u: Tensor) -> Tensor:
         return torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2

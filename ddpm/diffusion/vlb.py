@@ -26,7 +26,7 @@ def bound(diffusion: Diffusion, prediction: Tensor, v: Tensor, x0: Tensor, x_t: 
         diffusion: the forward process.
         prediction: (B, 3, H, W), of the diffusion's target.
         v: (B, 3, H, W) float32, see `Diffusion.split`.
-        x0: (B, 3, H, W) float32 in [-1, 1], 8-bit pixel values.
+        x0: (B, 3, H, W) float32 in [-1, 1], of 8-bit pixel values (between them where images were augmented).
         x_t: like x0, noisy.
         t: (B,) int64 in [0, T).
 

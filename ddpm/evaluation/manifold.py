@@ -30,6 +30,9 @@ class Manifold:
     """The part of feature space that a set of images covers: a ball around each, up to its k-th neighbour.
 
     Kynkäänniemi et al. 2019, eq. 1.
+
+    Attributes:
+        neighbours: k, or less where there are fewer images.
     """
 
     def __init__(self, features: Tensor, neighbours: int = NEIGHBOURS) -> None:
@@ -40,11 +43,11 @@ class Manifold:
             neighbours: k; with N of k or less, the balls reach to the last neighbour there is.
         """
         self._features = features
-        neighbours = min(neighbours, len(features) - 1)
+        self.neighbours = min(neighbours, len(features) - 1)
         # The nearest of all is the image itself. (Not `kthvalue`, which older versions of PyTorch refuse on a GPU after
         # `devices.make_deterministic`.)
         nearest_few = (
-            chunk.topk(neighbours + 1, dim=1, largest=False).values for chunk in distances(features, features)
+            chunk.topk(self.neighbours + 1, dim=1, largest=False).values for chunk in distances(features, features)
         )
         self._radii = torch.cat([few.amax(dim=1) for few in nearest_few])
 
@@ -68,8 +71,9 @@ class Manifold:
 def density_coverage(real: Tensor, fake: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
     """Compute density and coverage of each draw of samples (Naeem et al. 2020, eq. 3 and 5), with k = 5.
 
-    Density counts the balls of real images around each sample, over k; coverage is the fraction of real images with a
-    sample in their ball. Both measure by the real images' balls alone, so that a stray sample widens nothing.
+    Density counts the balls of real images around each sample, over k (or less, of fewer images); coverage is the
+    fraction of real images with a sample in their ball. Both measure by the real images' balls alone, so that a stray
+    sample widens nothing.
 
     Args:
         real: (N, D) features.
@@ -80,10 +84,11 @@ def density_coverage(real: Tensor, fake: Tensor, draws: Tensor) -> tuple[Tensor,
         (R,) float64 each; density may be above 1.
     """
     inside, covered = torch.zeros(2, len(draws), dtype=torch.float64, device=real.device)
-    for counts in Manifold(real, DENSITY_NEIGHBOURS).hits(fake, draws):
+    balls = Manifold(real, DENSITY_NEIGHBOURS)
+    for counts in balls.hits(fake, draws):
         inside += counts.double().sum(dim=0)
         covered += (counts > 0).sum(dim=0)
-    return inside / (DENSITY_NEIGHBOURS * draws.sum(dim=1)), covered / len(real)
+    return inside / (balls.neighbours * draws.sum(dim=1)), covered / len(real)
 
 
 def precision_recall(real: Tensor, fake: Tensor) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """What the scores show together, in sentences: the first lines of a report."""
 
+import math
 from typing import Any
 
 FLATTERING = ("precision", "density")  # above real photographs' own: blur or too little variety
@@ -11,8 +12,8 @@ def verdict(scores: dict[str, Any]) -> list[str]:
     Args:
         scores: as `results.write` leaves them in reports/scores/scores.json; older ones may lack coverage and density.
     """
-    found = [sentence for sentence in (_copies(scores), _distance(scores), flattering(scores["floor"])) if sentence]
-    return found or [
+    judged = (_copies(scores), _distance(scores), flattering(scores["floor"]), _unknown(scores))
+    return [sentence for sentence in judged if sentence] or [
         "No score distinguishes these samples from real photographs: they are as good as photographs by this protocol."
     ]
 
@@ -44,6 +45,14 @@ def _copies(scores: dict[str, Any]) -> str | None:
     )
 
 
+def _unknown(scores: dict[str, Any]) -> str | None:
+    """Copies have good scores, above all where few images are held out: so silence would pass for praise."""
+    if scores["scores"].get("memorisation"):
+        return None
+    reason = scores.get("no_memorisation") or "these scores lack memorisation"
+    return f"Perhaps copies, whose scores are good: whether these are, is not known; {reason}."
+
+
 def _distance(scores: dict[str, Any]) -> str | None:
     """How far from photographs, by FID and by the part of them that the samples cover."""
     if not scores["floor"]:
@@ -53,7 +62,7 @@ def _distance(scores: dict[str, Any]) -> str | None:
     less = [covered for covered in (coverage, recall) if covered and covered["model"] < covered["real_low"]]
     if fid["model"] <= fid["real_high"] and not less:
         return None
-    times = fid["model"] / fid["real"]
+    times = fid["model"] / fid["real"] if fid["real"] else math.inf  # identical images throughout
     covers = (
         f"; they cover {coverage['model']:.0%} of the photographs (photographs {coverage['real']:.0%})"
         if coverage

@@ -112,12 +112,14 @@ class DiffusionModel:
         _check("n", n, n >= 1, "1 or more")
         _check("first", first, first >= 0, "0 or more")
         _check("batch_size", batch_size, batch_size == "auto" or batch_size >= 1, "auto, or 1 or more")
+        if isinstance(label, str):
+            label = [label] * n
+        _check("label", label, label is None or len(label) == n, f"a name, or one for each of the {n} images")
         size = AUTO_BATCH[self.device.type] if batch_size == "auto" else batch_size
         done = 0
         while done < n:
             count = min(size, n - done)
-            indices = range(first + done, first + done + count)
-            labels = label if label is None or isinstance(label, str) else label[done : done + count]
+            indices, labels = range(first + done, first + done + count), label and label[done : done + count]
             try:
                 for number, x in enumerate(self.trajectory(indices, label=labels, **options)):
                     last = x

@@ -53,7 +53,9 @@ def low_precision_group_norm(
 class ChannelsLastGroupNorm(torch.autograd.Function):
     """Group normalisation with weight and bias for each image: a·x + b, where a and b are (B, C).
 
-    Everything else is sums over the pixels, and arithmetic on (B, C).
+    Everything else is sums over the pixels, and arithmetic on (B, C). The variance is E[x²] - E[x]², which loses digits
+    where a group's mean is many times its standard deviation: at 42 times, the most that was found in a trained
+    network, outputs are off by 4e-4 at most; at 300 times, by 3e-2.
     """
 
     @staticmethod

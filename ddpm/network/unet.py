@@ -14,7 +14,7 @@ from ddpm.network.zero_init import zero_init
 
 
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
-    """Sines and cosines of t at geometric frequencies from 1 to 1e-4 (Vaswani et al. 2017, section 3.5).
+    """Sines and cosines of t at geometric frequencies from 1 down to almost 1e-4 (Vaswani et al. 2017, section 3.5).
 
     Args:
         t: (B,) int64.

@@ -155,7 +155,8 @@ class TrainStep:
         count = self.config.batch_size / self._group.size
         simple, *bounds = self.losses(self._network, x0, labels, t, eps, *augmentations)
         loss, *vlb = (losses.sum() / count for losses in (simple, *bounds))
-        # The loss that is reported stays L_simple, so that curves can be compared whatever leads the training.
+        # The loss that is reported stays L_simple, so that its curves can be compared whatever its weights. They still
+        # depend on how the levels are drawn; those of the held-out images do not.
         gamma = self.config.min_snr
         weighted = (self.diffusion.min_snr_weight(t, gamma) * simple).sum() / count if gamma else loss
         hybrid = weighted + WEIGHT * self.diffusion.timesteps * vlb[0] if vlb else weighted

@@ -91,6 +91,8 @@ def test_learned_variance_takes_the_second_half_of_the_channels():
     prediction, v = diffusion.split(output)
     assert torch.equal(prediction, output[:, :3]) and torch.equal(v, (output[:, 3:] + 1) / 2)
     assert Diffusion("cosine", 1000, "eps").split(prediction)[1] is None
+    _, v = diffusion.split(output.bfloat16())
+    assert v.dtype == torch.float32 and torch.equal(v, (output[:, 3:].bfloat16().float() + 1) / 2)
 
 
 def test_tensors_and_numbers_have_the_same_way_back():
@@ -101,6 +103,13 @@ def test_tensors_and_numbers_have_the_same_way_back():
         one = diffusion.posterior(t, t - 1)
         for name in ("x0_weight", "xt_weight", "variance", "beta"):
             assert getattr(many, name)[t - 1].item() == pytest.approx(getattr(one, name), rel=1e-12)
+
+
+def test_the_least_noise_is_exact():
+    """1 - ᾱ of float32 would keep three digits of it."""
+    diffusion = Diffusion("linear", 100_000, "eps")
+    _, sigma = diffusion.alpha_sigma(torch.tensor([0]))
+    assert sigma.item() == pytest.approx((1 - diffusion.level(0)) ** 0.5, rel=1e-6)
 
 
 def test_half_log_snr_is_finite_but_for_the_clean_image():

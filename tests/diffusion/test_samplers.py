@@ -68,6 +68,8 @@ def test_spacings_are_what_their_names_say():
     diffusion = Diffusion("linear", 1000, "eps")
     assert trailing(diffusion, 4) == [999, 749, 499, 249]
     assert uniform(diffusion, 4) == [999, 666, 333, 0]
+    assert trailing(diffusion, 7) == [999, 856, 713, 570, 428, 285, 142]  # rounded where they do not divide
+    assert uniform(diffusion, 8) == [999, 856, 714, 571, 428, 285, 143, 0]
     steps = logsnr(diffusion, 10)
     gaps = np.diff([diffusion.half_log_snr(t) for t in steps])
     assert steps[-1] == 0 and gaps.max() - gaps.min() < 0.2 * gaps.mean()

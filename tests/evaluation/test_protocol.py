@@ -179,6 +179,12 @@ def test_density_and_coverage_by_hand():
     assert density.item() == pytest.approx((4 + 4) / (5 * 3)) and coverage.item() == pytest.approx(4 / 6)
 
 
+def test_density_of_few_real_images_counts_the_balls_that_there_are():
+    """Around 0, 1 and 3 balls reach to the second neighbour, the last there is: 3, 2, 3."""
+    density, coverage = density_coverage(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.5]]), every([0]))
+    assert density.item() == pytest.approx(3 / 2) and coverage.item() == 1
+
+
 def test_density_and_coverage_of_a_part_are_those_of_the_part_alone():
     real, fake = normal(0, 1500), normal(1, 300, scale=0.8)
     half = torch.arange(300) % 2 == 0

@@ -10,6 +10,7 @@ from ddpm.evaluation.verdict import verdict
 
 GOOD = "as good as photographs"
 DIMS, REAL = 24, 700
+NEW = {"value": 1.0, "low": 0.9, "high": 1.1}  # memorisation of new images
 
 
 def photographs(seed, count, kinds=7):
@@ -19,12 +20,13 @@ def photographs(seed, count, kinds=7):
     return torch.from_numpy(centres[rng.integers(kinds, size=count)] + rng.standard_normal((count, DIMS))).float()
 
 
-def judged(fake):
-    real, heldout = photographs(0, REAL), photographs(1, 210)
+def judged(fake, heldout=210):
+    real, heldout = photographs(0, REAL), photographs(1, heldout)
     copies = memorisation(torch.cat([real, photographs(2, REAL)]), heldout, fake, shown=8)
     evaluation = evaluate(real, fake)
     ratio = copies.ratio and vars(copies.ratio)
-    return verdict(evaluation | {"scores": evaluation["scores"] | {"memorisation": ratio}})
+    about = {"no_memorisation": copies.reason, "scores": evaluation["scores"] | {"memorisation": ratio}}
+    return verdict(evaluation | about)
 
 
 def test_photographs_are_as_good_as_photographs():
@@ -60,6 +62,22 @@ def test_copies_are_said_first(mirrored):
     assert sentences[0].startswith("Copies: ") and not any(GOOD in sentence for sentence in sentences)
 
 
+@pytest.mark.parametrize("copied", [0, 15, 300])
+def test_where_copies_are_not_looked_for_nothing_is_as_good_as_photographs(copied):
+    fake = photographs(3, 300)
+    fake[:copied] = photographs(0, REAL)[:copied]
+    sentences = judged(fake, heldout=199)
+    assert not any(GOOD in sentence for sentence in sentences)
+    assert sentences[-1].startswith("Perhaps copies") and "199 held-out images are too few" in sentences[-1]
+
+
+def test_identical_real_images_have_a_verdict():
+    floor = {name: {"model": 0.0, "real": 0.0, "real_low": 0.0, "real_high": 0.0} for name in ("fid", "recall")}
+    floor["fid"]["model"] = 19.3
+    sentences = verdict({"scores": {"memorisation": NEW}, "floor": {"scores": floor}})
+    assert sentences == ["Far from photographs: FID 19.3, where as many photographs score 0.0."]
+
+
 @pytest.mark.parametrize(
     ("ratio", "said"), [(0.0, "more than 100"), (2e-3, "more than 100"), (0.04, "25"), (0.4, "2.5")]
 )
@@ -90,7 +108,8 @@ def test_a_score_is_judged_by_what_photographs_score(model, begins):
     }
     for name, value in model.items():
         floor[name]["model"] = value
-    assert verdict({"scores": {"memorisation": None}, "floor": {"scores": floor}})[0].startswith(begins)
+    sentences = verdict({"scores": {"memorisation": NEW}, "floor": {"scores": floor}})
+    assert len(sentences) == 1 and sentences[0].startswith(begins)
 
 
 @pytest.mark.parametrize(("value", "high", "begins"), [(0.4, 0.9, "Copies:"), (0.6, 0.9, "Perhaps"), (0.6, 1.0, "Not")])
@@ -114,7 +133,11 @@ def test_scores_of_earlier_versions_have_a_verdict_too():
     floor = {name: {"model": 1.0, "real": 0.5, "real_low": 0.4, "real_high": 0.6} for name in ("fid", "kid", "recall")}
     floor["precision"] = {"model": 0.97, "real": 0.75, "real_low": 0.7, "real_high": 0.8}
     sentences = verdict({"scores": {"memorisation": None}, "floor": {"scores": floor}})
-    assert [sentence.split(":")[0] for sentence in sentences] == ["Not yet photographs", "Flattering"]
+    assert [sentence.split(":")[0] for sentence in sentences] == [
+        "Not yet photographs",
+        "Flattering",
+        "Perhaps copies, whose scores are good",
+    ]
 
 
 def test_without_a_floor_nothing_is_claimed():

@@ -105,6 +105,9 @@ def test_a_class_does_not_change_the_noise_that_an_image_comes_from(make):
     assert torch.equal(starts[0], starts[1]) and torch.equal(starts[0], starts[2])
     with pytest.raises(InputError, match="a name, or one for each of the 2 images"):
         model.trajectory(range(2), label=["rose"])
+    for count in (4, 6):
+        with pytest.raises(InputError, match=f"a name, or one for each of the {count} images"):
+            next(model.batches(count, label=labels, batch_size=2))  # before the first is generated
 
 
 @pytest.mark.parametrize("options", [{"conditional": False}, {"conditional": True, "none_class": False}])

@@ -75,11 +75,12 @@ def make(
     target="eps",
     variance="fixed",
     group=ALONE,
+    levels=1000,
     **changes,
 ) -> Training:
     """A training; of a conditional model, on two classes that take turns."""
     torch.manual_seed(seed)
-    diffusion = Diffusion("cosine", 1000, target, variance)
+    diffusion = Diffusion("cosine", levels, target, variance)
     num_classes = 2 if tiny_model.conditional else None
     side, channels = train_images.shape[1], diffusion.output_channels
     augment_labels = LABELS if changes.get("augment") else 0

@@ -23,6 +23,7 @@ def test_heldout_loss_spreads_its_time_steps_over_all_images(tiny_model, monkeyp
     first = training.heldout_loss()
     times = torch.cat(seen).double()
     assert times.sort().values.diff().unique().numel() <= 2 and times.mean().item() == pytest.approx(499.5, abs=8)
+    assert times.min() == 7 and times.max() == 992  # half a gap from both ends
     rows = torch.arange(64).double()
     assert torch.corrcoef(torch.stack([rows, times]))[0, 1].abs() < 0.3  # neighbours are often of one class
     assert training.heldout_loss() == first

@@ -179,11 +179,25 @@ def test_a_conditional_network_learns_what_its_classes_look_like(conditional):
 
 
 @pytest.mark.parametrize(
-    ("epochs", "every", "expected"), [(6, 2, [4, 8, 12]), (7, 3, [6, 12, 14]), (2, 50, [4]), (4, 0, [])]
+    ("images", "batch_size", "epochs", "every", "expected"),
+    [
+        (16, 8, 6, 2, [4, 8, 12]),
+        (16, 8, 7, 3, [6, 12, 14]),
+        (16, 8, 2, 50, [4]),
+        (16, 8, 4, 0, []),
+        (7, 3, 28, 27, [63, 66]),  # 27 * (7 / 3) is 63 and a trace
+        (7, 3, 4, 2, [5, 10]),
+    ],
 )
-def test_previews_come_after_every_so_many_epochs_and_at_the_end(tiny_model, epochs, every, expected):
+def test_previews_come_after_every_so_many_epochs_and_at_the_end(
+    tiny_model, images, batch_size, epochs, every, expected
+):
     steps = []
-    run(make(tiny_model, disks(16), epochs=epochs, batch_size=8), lambda _unet, step: steps.append(step), every)
+    run(
+        make(tiny_model, disks(images), epochs=epochs, batch_size=batch_size),
+        lambda _unet, step: steps.append(step),
+        every,
+    )
     assert steps == expected
 
 

@@ -12,6 +12,7 @@ import torch
 from ddpm.network.unet import UNet
 from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.devices import compiles
+from ddpm.runtime.distributed import Group
 from ddpm.runtime.errors import InputError
 from ddpm.training.step import TrainStep
 from tests.support.trainings import Recorder, disks, make, run
@@ -44,6 +45,18 @@ def test_flips_happen_and_can_be_turned_off(tiny_model, monkeypatch):
         training.train_step(0)
         mirrored = (seen[0][:, 0, 0, 0] < 0).float().mean().item()
         assert 0.25 < mirrored < 0.75 if flip else mirrored == 0
+
+
+def test_dropout_differs_between_processes_and_steps(tiny_model, monkeypatch):
+    """They draw one batch together, and then activations to drop, each for its own images."""
+    monkeypatch.setattr("ddpm.training.step.DistributedDataParallel", lambda network: network)
+    dropped = set()
+    for rank in range(3):
+        optimisation = make(tiny_model, disks(16), batch_size=9, group=Group(rank, 3)).optimisation
+        for step in range(3):
+            assert len(optimisation._batch(step)[0]) == 3
+            dropped.add(torch.rand(1).item())
+    assert len(dropped) == 9
 
 
 def test_labels_are_dropped_at_their_rate_and_at_random(conditional, seen_labels):

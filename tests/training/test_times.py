@@ -32,6 +32,16 @@ def test_every_level_can_be_drawn_and_none_beyond():
     assert t.dtype == torch.int64 and t.unique().tolist() == [0, 1, 2]  # the last one is noise alone
 
 
+def test_a_level_stands_for_the_log_snr_between_its_neighbours():
+    diffusion = Diffusion("linear", 8, "v")
+    torch.manual_seed(0)
+    found = torch.bincount(draws("logsnr", diffusion)(50_000), minlength=8) / 50_000
+    log_snr = diffusion.alphas_cumprod.logit()
+    below = torch.distributions.Laplace(0.0, WIDTH).cdf((log_snr[1:] + log_snr[:-1]) / 2).tolist()
+    for t, (upper, lower) in enumerate(zip([1.0, *below], [*below, 0.0], strict=True)):
+        assert found[t].item() == pytest.approx(upper - lower, abs=0.01), t
+
+
 def test_uniform_levels_are_uniform():
     torch.manual_seed(0)
     counts = torch.bincount(draws("uniform", Diffusion("linear", 10, "v"))(50_000), minlength=10)

@@ -219,6 +219,14 @@ VALUES = [
         ),
     ),
     Case(
+        "`train.timesteps: logsnr` with a learned variance",
+        with_values(diffusion__variance="learned", train__timesteps="logsnr"),
+        (
+            "params.yaml: train.timesteps: found 'logsnr', which hardly draws the ends of the diffusion, where a "
+            "learned variance is decided; choose uniform here, or fixed for diffusion.variance"
+        ),
+    ),
+    Case(
         "`sample.guidance: 2` without classes",
         with_values(sample__guidance=2),
         (
