@@ -27,6 +27,11 @@ def add_parser(commands: Any) -> None:
         "load_model, with the weights as float16; both: the two side by side; each with a model card",
     )
     parser.add_argument(
+        "--data",
+        metavar="TEXT",
+        help="what the training images are, in a few words for the model card; without it, a folder is called private",
+    )
+    parser.add_argument(
         "--push",
         metavar="OWNER/NAME",
         help="upload the export to this repository of the Hugging Face Hub; created, and private, if there is none",
@@ -47,7 +52,7 @@ def export(arguments: argparse.Namespace) -> None:
     formats = ("diffusers", "half") if arguments.format == "both" else (arguments.format,)
     with ExitStack() as stack:
         folder = arguments.folder or Path(stack.enter_context(TemporaryDirectory()))
-        write(arguments.model, folder, formats)
+        write(arguments.model, folder, formats, arguments.data)
         if arguments.folder:
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             print(f"The exported model is in {folder}, {size / 1e6:.1f} MB; its README.md explains how to use it.")
@@ -58,7 +63,7 @@ def export(arguments: argparse.Namespace) -> None:
             print(f"The model is at {page}; a new repository is private until its settings change.")
 
 
-def write(source: Path, folder: Path, formats: Sequence[str]) -> None:
+def write(source: Path, folder: Path, formats: Sequence[str], data: str | None) -> None:
     """Write a model in diffusers' format, in half precision, or both side by side, with its card."""
     # Imported here, because torch takes seconds and the other commands do without.
     from ddpm.model.diffusers_format import FILES, save_diffusers
@@ -75,7 +80,8 @@ def write(source: Path, folder: Path, formats: Sequence[str]) -> None:
         raise InputError(f"{folder}: holds something else than an exported model; name a new or an empty folder")
     model = load_model(source, device="cpu")
     sha256 = checksum(source / WEIGHTS_FILE)
-    card = model_card(model.config, sha256, scores_of(sha256, REPORTS / "scores" / "scores.json"), formats)
+    scores = scores_of(sha256, REPORTS / "scores" / "scores.json")
+    card = model_card(model.config, sha256, scores, formats, data)
     if ours and WEIGHTS_FILE in found and not is_half(folder):
         raise InputError(f"{folder}: holds a model of full precision, or a damaged one; name an empty folder")
     if theirs:

@@ -13,7 +13,9 @@ from ddpm.reporting.report import render
 from ddpm.runtime.errors import InputError
 
 
-def model_card(config: dict[str, Any], sha256: str, scores: dict[str, Any] | None, formats: Sequence[str]) -> str:
+def model_card(
+    config: dict[str, Any], sha256: str, scores: dict[str, Any] | None, formats: Sequence[str], data: str | None = None
+) -> str:
     """Describe a model in Markdown, with the YAML front matter that Hugging Face reads.
 
     Args:
@@ -21,6 +23,7 @@ def model_card(config: dict[str, Any], sha256: str, scores: dict[str, Any] | Non
         sha256: checksum of model.safetensors.
         scores: from `scores_of`.
         formats: diffusers, half or both, as `python -m ddpm export` has them.
+        data: what the training images are, in words; without it, what config states.
 
     Raises:
         InputError: config does not state how the model was trained.
@@ -28,7 +31,7 @@ def model_card(config: dict[str, Any], sha256: str, scores: dict[str, Any] | Non
     context = {"model": config, "training": config.get("training"), "sha256": sha256, "scores": scores}
     context |= {"verdict": verdict(scores) if scores else []}
     try:
-        return render(context | {"formats": formats}, "model_card.md.j2")
+        return render(context | {"formats": formats, "data": " ".join((data or "").split())}, "model_card.md.j2")
     except jinja2.UndefinedError as error:
         raise InputError(
             f"{CONFIG_FILE}: does not state how the model was trained ({error}); train it with `dvc repro train`"

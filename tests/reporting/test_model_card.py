@@ -110,6 +110,19 @@ SCORES = {
 }
 
 
+def test_the_card_says_of_the_data_what_it_is_told(tmp_path, monkeypatch):
+    write_model(tmp_path / "models", source="folder")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports/scores").mkdir(parents=True)
+    scores = SCORES | {"model_sha256": hashlib.sha256((tmp_path / "models/model.safetensors").read_bytes()).hexdigest()}
+    (tmp_path / "reports/scores/scores.json").write_text(json.dumps(scores))
+    export(monkeypatch, "exported", "--data", "9 photographs: roses,\nof one garden")
+    _, front, text = (tmp_path / "exported/README.md").read_text().split("---\n", 2)
+    (found,) = yaml.safe_load(front)["model-index"][0]["results"]
+    assert found["dataset"] == {"name": "9 photographs: roses, of one garden", "type": "folder"}
+    assert "| source | 9 photographs: roses, of one garden |" in text and "private" not in text
+
+
 def test_only_scores_of_these_very_weights_are_shown(card, tmp_path):
     write_model(tmp_path / "models")
     sha256 = hashlib.sha256((tmp_path / "models/model.safetensors").read_bytes()).hexdigest()
