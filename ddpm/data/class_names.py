@@ -14,6 +14,18 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def one_each(label: str | Sequence[str], count: int) -> Sequence[str]:
+    """Give each of `count` images its label: the same to all, or the one in its place.
+
+    Raises:
+        InputError: there are more or fewer labels than images.
+    """
+    labels = [label] * count if isinstance(label, str) else label
+    if len(labels) != count:
+        raise InputError(f"label: found {label!r}, choose a name, or one for each of the {count} images")
+    return labels
+
+
 def find_class(label: str, names: Sequence[str]) -> int:
     """Find a class by its name, with composed or decomposed accents and in whatever case, or else by its number.
 

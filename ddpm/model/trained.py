@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ddpm.config import DiffusionConfig, ModelConfig, sentences
-from ddpm.data.class_names import find_class
+from ddpm.data.class_names import find_class, one_each
 from ddpm.data.pixels import to_uint8
 from ddpm.diffusion.noise import ImageNoise
 from ddpm.diffusion.process import Diffusion
@@ -112,9 +112,7 @@ class DiffusionModel:
         _check("n", n, n >= 1, "1 or more")
         _check("first", first, first >= 0, "0 or more")
         _check("batch_size", batch_size, batch_size == "auto" or batch_size >= 1, "auto, or 1 or more")
-        if isinstance(label, str):
-            label = [label] * n
-        _check("label", label, label is None or len(label) == n, f"a name, or one for each of the {n} images")
+        label = None if label is None else one_each(label, n)
         size = AUTO_BATCH[self.device.type] if batch_size == "auto" else batch_size
         done = 0
         while done < n:
@@ -229,9 +227,7 @@ class DiffusionModel:
             raise InputError(
                 "class: this model was trained without classes; leave it out, or train one with model.conditional: true"
             )
-        labels = [label] * count if isinstance(label, str) else label
-        _check("label", label, len(labels) == count, f"a name, or one for each of the {count} images")
-        found = [find_class(name, self.config["class_names"]) for name in labels]
+        found = [find_class(name, self.config["class_names"]) for name in one_each(label, count)]
         names = [self.config["class_names"][number] for number in found]
         if unseen := set(names) & set(self.unseen_classes):
             raise InputError(

@@ -202,8 +202,8 @@ class Training:
     def _steps_after(self, every: int) -> set[int]:
         """Step numbers after each `every` epochs, and at the end."""
         count, batch_size = len(self.train_set), self.config.batch_size
-        # Rounded up in whole numbers: 27 * (7 / 3) is above 63.
-        return {-(-epoch * count // batch_size) for epoch in range(every, self.epochs, every)} | {self.steps}
+        # Divided last, as `steps` is: 27 * (7 / 3) is above 63.
+        return {math.ceil(epoch * count / batch_size) for epoch in range(every, self.epochs, every)} | {self.steps}
 
     def _check(self) -> None:
         """Stop before a number that is not finite reaches a curve or a checkpoint."""

@@ -14,13 +14,13 @@ from tests.support.exported import NETWORKS, export, write_model
 def card(tmp_path, monkeypatch):
     """Front matter and text of the card of a model, exported in a repository with the given scores."""
 
-    def make(scores=None, **recipe):
+    def make(scores=None, options=(), **recipe):
         monkeypatch.chdir(tmp_path)
         write_model(tmp_path / "models", **recipe)
         if scores is not None:
             (tmp_path / "reports/scores").mkdir(parents=True)
             (tmp_path / "reports/scores/scores.json").write_text(json.dumps(scores))
-        export(monkeypatch, "exported")
+        export(monkeypatch, "exported", *options)
         empty, front, text = (tmp_path / "exported/README.md").read_text().split("---\n", 2)
         assert empty == ""
         return yaml.safe_load(front), text
@@ -110,15 +110,13 @@ SCORES = {
 }
 
 
-def test_the_card_says_of_the_data_what_it_is_told(tmp_path, monkeypatch):
-    write_model(tmp_path / "models", source="folder")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "reports/scores").mkdir(parents=True)
-    scores = SCORES | {"model_sha256": hashlib.sha256((tmp_path / "models/model.safetensors").read_bytes()).hexdigest()}
-    (tmp_path / "reports/scores/scores.json").write_text(json.dumps(scores))
-    export(monkeypatch, "exported", "--data", "9 photographs: roses,\nof one garden")
-    _, front, text = (tmp_path / "exported/README.md").read_text().split("---\n", 2)
-    (found,) = yaml.safe_load(front)["model-index"][0]["results"]
+def test_the_card_says_of_the_data_what_it_is_told(card, tmp_path):
+    write_model(tmp_path / "models")
+    sha256 = hashlib.sha256((tmp_path / "models/model.safetensors").read_bytes()).hexdigest()
+    torch.manual_seed(0)  # the same weights again
+    told = ("--data", "9 photographs: roses,\nof one garden")
+    front, text = card(SCORES | {"model_sha256": sha256}, options=told, source="folder")
+    (found,) = front["model-index"][0]["results"]
     assert found["dataset"] == {"name": "9 photographs: roses, of one garden", "type": "folder"}
     assert "| source | 9 photographs: roses, of one garden |" in text and "private" not in text
 
