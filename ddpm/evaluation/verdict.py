@@ -12,7 +12,8 @@ def verdict(scores: dict[str, Any]) -> list[str]:
     Args:
         scores: as `results.write` leaves them in reports/scores/scores.json; older ones may lack coverage and density.
     """
-    judged = (_copies(scores), _distance(scores), flattering(scores["floor"]), _unknown(scores))
+    distance = _distance(scores)
+    judged = (_copies(scores), distance, flattering(scores["floor"]), None if distance else _unknown(scores))
     return [sentence for sentence in judged if sentence] or [
         "No score distinguishes these samples from real photographs: they are as good as photographs by this protocol."
     ]
@@ -46,7 +47,7 @@ def _copies(scores: dict[str, Any]) -> str | None:
 
 
 def _unknown(scores: dict[str, Any]) -> str | None:
-    """Copies have good scores, above all where few images are held out: so silence would pass for praise."""
+    """Copies have good scores: where these are good, silence about copies would pass for praise."""
     if scores["scores"].get("memorisation"):
         return None
     reason = scores.get("no_memorisation") or "these scores lack memorisation"

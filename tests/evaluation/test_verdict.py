@@ -136,6 +136,12 @@ def test_scores_of_earlier_versions_have_a_verdict_too():
     assert [sentence.split(":")[0] for sentence in sentences] == [
         "Not yet photographs",
         "Flattering",
+    ]
+    floor["fid"] |= {"model": 0.5}
+    floor["recall"] |= {"model": 0.5}
+    sentences = verdict({"scores": {"memorisation": None}, "floor": {"scores": floor}})
+    assert [sentence.split(":")[0] for sentence in sentences] == [
+        "Flattering",
         "Perhaps copies, whose scores are good",
     ]
 
