@@ -78,9 +78,9 @@ def write(file: Path, wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     Raises:
         InputError: the file cannot be used, before or with these values.
     """
-    from ddpm.config import load_config, parse_config
+    from ddpm.config import flatten, load_config, parse_config
 
-    load_config(file)
+    known = flatten(load_config(file).model_dump(mode="json"))  # a file of an earlier version lacks some
     style = _style()
     params, changes = style.load(file.read_text(encoding="utf-8")), {}
     for key, value in wanted.items():
@@ -88,8 +88,8 @@ def write(file: Path, wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         place = params
         for group in groups:
             place = place[group]
-        if place[last] != value:
-            changes[key] = (place[last], value)
+        if known[key] != value:
+            changes[key] = (known[key], value)
             place[last] = value
     text = io.StringIO()
     style.dump(params, text)

@@ -60,6 +60,11 @@ def find_class(label: str, names: Sequence[str]) -> int:
     raise InputError(f"class: found {label!r}, choose a name such as {examples}{number}")
 
 
+def number_of_one(names: Sequence[str]) -> str:
+    """A number that `find_class` takes: the first name that is one, or else "1"."""
+    return next((name for name in names if _is_number(name)), "1")
+
+
 def _folded(name: str) -> str:
     """The form in which names that differ in case and accents' form alone are equal (Unicode 15, D145)."""
     return composed(unicodedata.normalize("NFD", name).casefold())

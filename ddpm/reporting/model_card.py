@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from ddpm.data.class_names import number_of_one
 from ddpm.evaluation.verdict import verdict
 from ddpm.model.model_file import CONFIG_FILE
 from ddpm.reporting.report import render
@@ -29,7 +30,7 @@ def model_card(
         InputError: config does not state how the model was trained.
     """
     context = {"model": config, "training": config.get("training"), "sha256": sha256, "scores": scores}
-    context |= {"verdict": verdict(scores) if scores else []}
+    context |= {"verdict": verdict(scores) if scores else [], "number": number_of_one(config["class_names"])}
     try:
         return render(context | {"formats": formats, "data": " ".join((data or "").split())}, "model_card.md.j2")
     except jinja2.UndefinedError as error:

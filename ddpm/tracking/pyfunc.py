@@ -16,7 +16,7 @@ from ddpm.runtime.errors import InputError
 MAX_IMAGES = 256  # per row: one request shall not occupy the server for hours
 
 
-class Painter:
+class Generator:
     """What MLflow calls a python function."""
 
     def __init__(self, model: DiffusionModel) -> None:
@@ -51,8 +51,8 @@ class Painter:
         return self._model.sample(n, label=wish.pop("class", None), **wish)
 
 
-def _load_pyfunc(folder: str) -> Painter:  # the name is MLflow's
-    return Painter(load_model(folder))
+def _load_pyfunc(folder: str) -> Generator:  # the name is MLflow's
+    return Generator(load_model(folder))
 
 
 def _png(image: np.ndarray) -> str:

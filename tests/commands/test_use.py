@@ -69,6 +69,16 @@ def test_a_recipe_is_written_whole_and_leaves_comments_and_the_rest(use, name):
     load_config()
 
 
+def test_a_file_of_an_earlier_version_gets_what_it_lacks(use, capsys):
+    lines = [line for line in COMMITTED.splitlines(keepends=True) if not line.startswith(("  lr_decay:", "  patch:"))]
+    Path("params.yaml").write_text("".join(lines), encoding="utf-8")
+    use("cpu-10h")
+    printed = capsys.readouterr().out
+    assert "train.lr_decay: 0.0 → 0.2\n" in printed and "model.patch: 1 → 2\n" in printed
+    config = load_config()
+    assert config.train.lr_decay == 0.2 and config.model.patch == 2
+
+
 def test_the_full_recipe_goes_back_from_any_other_to_the_last_byte(use):
     for name in names():
         use(name)

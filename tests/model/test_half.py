@@ -1,5 +1,6 @@
 """A model in half the size, and the one that generates where none was trained."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -47,6 +48,16 @@ def test_the_card_of_a_model_in_half_tells_how_it_generates_and_of_no_diffusers(
         variables = {}
         exec(code.replace("sample(16", "sample(2, steps=2"), variables)
         assert variables["images"].shape == (2, 16, 16, 3)
+
+
+def test_the_card_of_classes_that_are_numbers_asks_for_one_of_them(tmp_path, monkeypatch):
+    folder = write_model(tmp_path / "models", changes={"conditional": True})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"class_names": ["rose", "2021", "2022"]}))
+    export(monkeypatch, "--model", folder, "--format", "half", tmp_path / "half")
+    card = (tmp_path / "half/README.md").read_text()
+    assert "--class 2021 " in card and 'label="2021"' in card
+    assert len(load_model(tmp_path / "half", device="cpu").sample(1, steps=2, label="2021")) == 1
 
 
 def test_an_export_in_half_overwrites_nothing_else(tmp_path, monkeypatch, capsys):
