@@ -110,3 +110,12 @@ def test_which_images_are_held_out_says_the_hash_of_their_ids_alone():
     by_hash = sorted(IDS, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     for ids in (IDS, IDS[::-1]):
         assert {ids[row] for row in split_holdout(ids, 0.1)[1]} == set(by_hash[:100])
+
+
+def test_all_copies_go_where_the_first_id_in_the_alphabet_goes():
+    before = set(split_holdout(IDS, 0.5)[1].tolist())
+    for one in range(0, 200, 2):
+        pair = [IDS[one], IDS[one + 1]]
+        for group in (pair, pair[::-1]):
+            after = set(split_holdout(IDS, 0.5, [group])[1].tolist())
+            assert (one in after) == (one + 1 in after) == (IDS.index(min(pair)) in before)

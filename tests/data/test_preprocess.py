@@ -248,3 +248,27 @@ def test_drawn_pictures_need_no_file_at_all():
     packed = pack(Synthetic(None, 5, 2, 0), 32)
     assert packed.images.shape == (5, 32, 32, 3)
     assert set(packed.items["width"]) == {128}
+
+
+class OneClassMore(Synthetic):
+    """A source whose last class has lost its images."""
+
+    def class_names(self):
+        return [*super().class_names(), "nobody"]
+
+
+def test_a_class_without_images_has_the_count_0():
+    summary = pack(OneClassMore(None, 5, 3, 0), 8, workers=1).summary
+    assert len(summary["class_counts"]) == len(summary["class_names"]) and summary["class_counts"][-1] == 0
+
+
+def test_images_are_scaled_with_lanczos():
+    image = Image.fromarray(RNG.integers(0, 256, (20, 20, 3), dtype=np.uint8))
+    assert np.array_equal(to_square(image, 8), image.resize((8, 8), Image.Resampling.LANCZOS))
+
+
+def test_reduced_decoding_keeps_details_of_the_size_of_a_pixel():
+    detailed = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8))
+    content = encode(detailed.resize((400, 400), Image.Resampling.BICUBIC), "JPEG", quality=95)
+    full = np.asarray(to_square(Image.open(io.BytesIO(content)), 32))
+    assert np.abs(prepared(content, 32).pixels.astype(int) - full).mean() < 1

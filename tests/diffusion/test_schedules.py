@@ -66,3 +66,10 @@ def test_the_last_beta_of_a_schedule_that_ends_in_noise_is_0_999():
     """Nichol & Dhariwal 2021, section 3.2."""
     for name in ("cosine", "sigmoid"):
         assert betas(SCHEDULES[name](1000))[-1].item() == pytest.approx(0.999, abs=1e-9)
+
+
+def test_sigmoid_follows_its_closed_form_before_the_cap():
+    """Jabri et al. 2022, algorithm 1, with start -3, end 3 and tau 1."""
+    t = torch.arange(1, 951, dtype=torch.float64) / 1000
+    first, here, last = (torch.sigmoid(torch.as_tensor(x, dtype=torch.float64)) for x in (-3, 6 * t - 3, 3))
+    torch.testing.assert_close(SCHEDULES["sigmoid"](1000)[:950], (last - here) / (last - first), rtol=1e-9, atol=0)

@@ -2,6 +2,7 @@ import json
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -233,3 +234,13 @@ def test_reference_stage(efficientnet, tmp_path, monkeypatch):
     about = json.loads(written[0]["reference.json"])
     assert (about["extractor"], about["n"], about["dims"]) == ("efficientnet_lite0", 5, 1280)
     assert about["weights_sha256"].startswith("57934424")  # the file's name carries the start of it
+
+
+def test_efficientnet_is_shown_its_own_range_at_224_pixels():
+    seen = []
+    network = features.EfficientNetFeatures.__new__(features.EfficientNetFeatures)
+    torch.nn.Module.__init__(network)
+    network.network = SimpleNamespace(extract_features=lambda x: seen.append(x) or x)
+    network(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 8, 8))
+    assert (seen[0].min().item(), seen[0].max().item()) == pytest.approx((-127 / 128, 1.0))
+    assert seen[0].shape[2:] == (224, 224)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from ddpm.evaluation.intervals import bootstrap, difference, from_blocks, of_fraction
+from ddpm.evaluation import protocol
+from ddpm.evaluation.intervals import bootstrap, difference, from_blocks, from_parts, of_fraction
 from ddpm.evaluation.protocol import fid_interval
 from ddpm.evaluation.scores import FrechetDistance
 
@@ -87,3 +88,20 @@ def test_the_best_of_equal_settings_is_seldom_told_apart():
 
 def test_nothing_is_known_of_a_single_seed_or_of_seeds_without_a_spread():
     assert difference([1.0], [2.0, 3.0], 2) is None and difference([1.0, 1.0], [2.0, 2.0], 2) is None
+
+
+def test_a_bootstrap_draws_as_many_of_each_set_as_it_has():
+    sizes = set()
+    bootstrap(lambda x, y: sizes.add((len(x), len(y))) or 0.0, np.arange(7.0), np.arange(4.0))
+    assert sizes == {(7, 4)}
+
+
+def test_a_fraction_stands_for_the_nearest_number_of_images():
+    """0.29 × 100 is 28.999… in binary."""
+    found, exact = of_fraction(0.29, 100), stats.binomtest(29, 100).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+
+
+def test_intervals_end_where_scores_do():
+    assert from_parts(0.1, np.array([0.0, 1.0, 2.0])).low == 0.0
+    assert protocol._fraction(0.99, np.array([0.9, 0.95, 1.0]), 50).high == 1.0

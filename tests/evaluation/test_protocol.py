@@ -207,3 +207,10 @@ def test_nothing_recalled_is_still_an_interval():
     scores = evaluate(normal(0, 100), normal(1, 50) + 100)["scores"]
     for name in ("recall", "coverage"):
         assert scores[name]["value"] == scores[name]["low"] == 0 < scores[name]["high"] < 0.1
+
+
+def test_duplicates_are_left_out_also_where_the_samples_are_copies():
+    train, heldout = torch.cat([normal(0, 800), normal(77, 800)]), normal(1, 240)
+    heldout[:8] = train[100:108] + 1e-6 * normal(5, 8)
+    result = memorisation(train, heldout, train[:400].clone(), shown=8)
+    assert result.duplicates == 8 and result.ratio.high < 0.5

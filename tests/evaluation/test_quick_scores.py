@@ -77,3 +77,12 @@ def test_a_training_sends_quick_scores_as_often_as_is_wanted(params, tmp_path, m
     assert (first, last) == (training.steps // 2 + training.steps % 2, training.steps)
     assert early.keys() == late.keys() == {"quick/fid", "quick/kid", "quick/epoch"}
     assert (early["quick/epoch"], late["quick/epoch"]) == (pytest.approx(1, abs=0.4), pytest.approx(2, abs=0.4))
+
+
+def test_trainings_of_all_seeds_are_scored_against_the_same_images(monkeypatch):
+    seen = []
+    monkeypatch.setattr(quick_scores, "extract", lambda images, *_: seen.append(images) or images[:, 0, 0].astype("f4"))
+    images = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    for seed in (0, 1):
+        QuickScores(CONFIG, images, np.arange(40), CPU, seed=seed)
+    assert len(seen[0]) == 10 and np.array_equal(*seen)

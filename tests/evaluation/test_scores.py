@@ -209,3 +209,8 @@ def test_kid_never_compares_more_than_1000_images_at_once(real, fake, monkeypatc
     assert max(map(max, sizes)) <= 1000 and min(map(min, sizes)) >= 2
     assert len(sizes) == min(max(10, -(-max(real, fake) // 1000)), min(real, fake) // 2)
     assert np.isfinite(mean) and error > 0
+
+
+def test_the_squared_mmd_of_float32_features_is_calculated_in_float64():
+    real, fake = normal(0, 50, 16, shift=30), normal(1, 40, 16, shift=30)
+    assert squared_mmd(real, fake) == squared_mmd(real.double(), fake.double())

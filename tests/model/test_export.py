@@ -9,8 +9,10 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler
 
 from ddpm import load_model
+from ddpm.config import ModelConfig
 from ddpm.diffusion.noise import ImageNoise
 from ddpm.diffusion.samplers import SAMPLERS, trailing
+from ddpm.model.diffusers_format import unet_config
 from ddpm.network.unet import UNet, count_parameters
 from tests.support.exported import CLASSES, NETWORKS, UNCONDITIONAL, export, write_model
 
@@ -208,3 +210,11 @@ def test_a_folder_without_a_model_is_refused(tmp_path, monkeypatch, capsys):
         export(monkeypatch, "--model", tmp_path, tmp_path / "exported")
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}: no model can be read here")
+
+
+def test_the_dropout_of_the_training_is_exported():
+    model = ModelConfig(
+        channels=8, channel_mults=[1], blocks=1, attention=[], head_channels=8, dropout=0.3, conditional=False
+    )
+    config = unet_config(UNet(model, 8).state_dict(), {"model": model.model_dump(), "image_size": 8})
+    assert config["dropout"] == 0.3

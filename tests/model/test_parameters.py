@@ -111,3 +111,13 @@ def test_every_image_is_generated_once_by_any_number_of_processes_and_in_its_pla
 
     images = generation.in_order([share(rank) for rank in range(size)])
     assert images.ravel().tolist() == list(range(11))
+
+
+def test_the_strip_has_a_row_for_each_image_from_noise_to_the_right():
+    class Model:
+        def frames(self, indices, count, **_):
+            numbers = np.arange(count)[:, None] * 10 + np.arange(len(indices))
+            return np.broadcast_to(numbers[..., None, None, None], (count, len(indices), 64, 64, 3)).astype(np.uint8)
+
+    corners = generation.reverse_strip(Model(), {})[::66, ::66, 0]
+    assert corners.tolist() == [[10 * frame + image for frame in range(9)] for image in range(6)]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ddpm.config import ModelConfig
-from ddpm.network.unet import ResidualBlock, UNet, count_parameters, timestep_embedding
+from ddpm.network.unet import Attention, ResidualBlock, UNet, count_parameters, timestep_embedding
 from tests.support.networks import awake
 
 
@@ -80,3 +80,11 @@ def test_has_no_transposed_convolution(tiny_model: ModelConfig):
 def test_full_recipe_has_the_size_of_its_class(config):
     parameters = count_parameters(UNet(config.model, config.data.image_size))
     assert 35e6 < parameters < 45e6  # Ho et al. 2020 report 35.7 M for their CIFAR-10 network
+
+
+def test_attention_starts_as_the_identity(tiny_model):
+    found = [module for module in UNet(tiny_model, 16).modules() if isinstance(module, Attention)]
+    assert len(found) >= 3
+    for module in found:
+        x = torch.randn(2, module.out.out_channels, 8, 8)
+        assert torch.equal(module(x), x)

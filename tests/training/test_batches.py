@@ -68,3 +68,12 @@ def test_images_stay_on_the_disk_when_they_would_take_more_than_a_quarter_of_the
         monkeypatch.setattr(batches, "free_memory", lambda device, free=free: free)
         (chosen,) = place_images(CPU, images, np.zeros(8), np.arange(8))
         assert type(chosen) is kind
+
+
+def test_a_batch_need_not_be_the_one_that_was_expected():
+    images = disks(8)
+    images[:, 0, 0, 0] = np.arange(8)
+    streamed = StreamedSet(CPU, images, np.arange(8), np.arange(8))
+    streamed.expect(torch.tensor([1, 2, 3]))
+    x0, labels = streamed.batch(torch.tensor([5, 6, 7]))
+    assert ((x0[:, 0, 0, 0] + 1) * 127.5).round().tolist() == labels.tolist() == [5, 6, 7]

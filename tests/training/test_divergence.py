@@ -10,7 +10,7 @@ from ddpm.config import parse_config
 from ddpm.runtime.checkpoint import Checkpoint, checkpoint_for
 from ddpm.runtime.errors import RunError
 from ddpm.runtime.lineage import stage_key
-from ddpm.training.divergence import Watch
+from ddpm.training.divergence import Watch, is_finite
 from tests.support.processes import share
 from tests.support.trainings import KeptEvery, Recorder, disks, make, run
 
@@ -140,3 +140,12 @@ def test_a_lower_learning_rate_starts_afresh(params, tmp_path, monkeypatch):
             states.append(checkpoint.load())
             checkpoint.save({"rate": rate})
     assert states == [None, None, {"rate": 2e-4}]
+
+
+@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq"])
+def test_a_moment_that_is_not_finite_is_seen(tiny_model, name):
+    training = make(tiny_model, disks(8), batch_size=8)
+    training.train_step(0)
+    assert is_finite(training.optimisation)
+    next(iter(training.optimisation.optimizer.state.values()))[name].view(-1)[0] = INF
+    assert not is_finite(training.optimisation)

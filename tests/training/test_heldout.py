@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -56,3 +57,12 @@ def test_measuring_needs_less_memory_than_a_step_with_four_images(config):
             return tracker.get_tracker_snapshot("peak")[CPU]["Total"]
 
     assert peak(MEASURED_AT_ONCE, measure=True) < peak(4, measure=False)
+
+
+def test_each_held_out_image_counts_once(tiny_model, monkeypatch):
+    """The last batch has one image."""
+    images = disks(MEASURED_AT_ONCE + 1)
+    training = make(tiny_model, images, images)
+    monkeypatch.setattr(training.optimisation, "losses", lambda _network, _x0, _labels, t, _eps: [t.double()])
+    times = (np.arange(len(images)) + 0.5) / len(images) * 1000
+    assert training.heldout_loss() == pytest.approx(times.astype(int).mean())

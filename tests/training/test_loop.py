@@ -232,3 +232,29 @@ def test_an_interrupted_training_ends_with_the_same_bytes(
         assert torch.equal(ours, theirs)
     for ours, theirs in zip(training.unet.parameters(), straight.unet.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_long_training_measures_its_held_out_loss_100_times(tiny_model, monkeypatch):
+    images = disks(2)
+    training = make(tiny_model, images, images, epochs=300, batch_size=2, log_every=10**6)
+    monkeypatch.setattr(training, "train_step", lambda _step: torch.zeros(2))
+    monkeypatch.setattr(training, "heldout_loss", lambda: 1.0)
+    assert [point["step"] for point in run(training)[0].heldout] == list(range(3, 301, 3))
+
+
+def test_images_per_second_are_those_since_the_last_point_without_previews(tiny_model, monkeypatch):
+    training, now = make(tiny_model, disks(12), batch_size=4, epochs=4, log_every=3), [0.0]
+    monkeypatch.setattr(training, "_now", lambda: now[0])
+    monkeypatch.setattr("ddpm.training.loop.time.perf_counter", lambda: now[0])
+
+    def step(_number):
+        now[0] += 0.5
+        return torch.zeros(2)
+
+    def preview(*_):
+        now[0] += 100
+
+    monkeypatch.setattr(training, "train_step", step)
+    _, recorder = run(training, preview, 1)
+    name = "train/images_per_second"
+    assert [metrics[name] for _, metrics in recorder.points if name in metrics] == pytest.approx([8.0] * 4)

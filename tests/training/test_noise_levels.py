@@ -6,6 +6,7 @@ import torch
 
 from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.schedules import log_snr
+from ddpm.training import noise_levels
 from ddpm.training.batches import ImageSet, StreamedSet
 from ddpm.training.noise_levels import BINS, IMAGES, loss_by_noise_level
 
@@ -126,3 +127,32 @@ def test_images_that_stream_give_the_same_losses() -> None:
     streamed = StreamedSet(CPU, pixels, classes, rows)
     expected = loss_by_noise_level(network, diffusion, ImageSet(CPU, pixels, classes), 5)
     assert expected.equals(loss_by_noise_level(network, diffusion, streamed, 5))
+
+
+def test_an_image_has_the_same_noise_in_all_bins():
+    data, diffusion, seen = images(6), Diffusion("linear", 100, "x0"), []
+    x0, _ = data.batch(torch.arange(6))
+
+    def watch(x_t, t, labels):
+        alpha, sigma = diffusion.alpha_sigma(t)
+        seen.append((x_t - alpha * x0) / sigma)
+        return x_t
+
+    loss_by_noise_level(watch, diffusion, data, 6)
+    assert len(seen) > 1
+    for eps in seen[1:]:
+        torch.testing.assert_close(eps, seen[0], atol=2e-4, rtol=0)
+
+
+def test_time_steps_do_not_follow_the_order_of_the_images(monkeypatch):
+    """Which is that of their classes."""
+    monkeypatch.setattr(noise_levels, "BINS", 1)
+    times, order = [], []
+
+    def watch(x_t, t, labels):
+        times.extend(t.tolist())
+        order.extend(labels.tolist())
+        return torch.zeros_like(x_t)
+
+    loss_by_noise_level(watch, Diffusion("linear", 1000, "eps"), images(100), 100)
+    assert len(set(order)) == 100 and abs(np.corrcoef(times, order)[0, 1]) < 0.3

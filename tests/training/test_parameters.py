@@ -220,3 +220,16 @@ def test_previews_and_quick_scores_come_as_often_as_their_parameters_say_from_th
     fid, images, rows, _device, seed = given["quick"]
     assert (fid, images is packed.images, seed) == (config.fid, True, 9)
     assert np.array_equal(rows, packed.split(0.25)[0])
+
+
+def test_a_preview_takes_no_more_steps_than_there_are_noise_levels(small):
+    small["diffusion"]["timesteps"] = small["sample"]["steps"] = 3
+    small["tracking"]["preview_every"], small["fid"]["every"] = 1, 0
+    config, sent = parse_config(small), []
+    packed = random_images(config, IMAGES)
+    training = setup.prepare(config, packed, CPU)
+    gallery = SimpleNamespace(image=lambda key, _image, step: sent.append((key, step)))
+    about = setup.describe_model(config, packed, training)
+    ((_, preview),) = setup.looks_of(config, packed, training, about, gallery)
+    preview(training.ema.model, 7)
+    assert sent == [("samples", 7)]

@@ -116,3 +116,8 @@ def test_the_first_step_leaves_nothing_of_the_random_weights():
         network.weight.fill_(5.0)
     ema.update(0)
     assert ema.model.weight.item() == 5.0
+
+
+def test_the_width_is_that_of_the_paper():
+    """Hang et al. 2024: a Laplace density of scale 0.5 over the log-SNR."""
+    assert WIDTH == 0.5
