@@ -214,3 +214,11 @@ def test_duplicates_are_left_out_also_where_the_samples_are_copies():
     heldout[:8] = train[100:108] + 1e-6 * normal(5, 8)
     result = memorisation(train, heldout, train[:400].clone(), shown=8)
     assert result.duplicates == 8 and result.ratio.high < 0.5
+
+
+def test_density_and_coverage_are_of_all_chunks_of_balls(monkeypatch):
+    real, fake = normal(0, 50), normal(1, 30)
+    whole = density_coverage(real, fake, every(fake))
+    monkeypatch.setattr("ddpm.evaluation.manifold.CHUNK", 7)
+    for ours, theirs in zip(density_coverage(real, fake, every(fake)), whole, strict=True):
+        assert ours.item() == pytest.approx(theirs.item(), rel=1e-12) and ours > 0

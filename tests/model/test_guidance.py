@@ -209,3 +209,9 @@ def test_frames_lead_evenly_from_noise_to_the_image(make):
     assert every.shape == (7, 2, 16, 16, 3)
     assert np.array_equal(every[-1], model.sample(2, steps=6, seed=1))
     assert np.array_equal(model.frames(range(2), 3, steps=6, seed=1), every[[0, 3, 6]])
+
+
+def test_of_steps_that_do_not_divide_evenly_as_many_frames_are_shown_as_asked(make):
+    model = make()
+    every = model.frames(range(2), 100, steps=5, seed=1)
+    assert np.array_equal(model.frames(range(2), 4, steps=5, seed=1), every[[0, 2, 3, 5]])

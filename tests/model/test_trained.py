@@ -175,3 +175,11 @@ def test_importing_the_package_is_light():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
     code = "import sys; from ddpm import load_model; print([m for m in ('mlflow', 'matplotlib') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_a_model_generates_without_dropout(tmp_path, tiny_model):
+    folder = write_model(tmp_path, tiny_model.model_copy(update={"dropout": 0.5}))
+    model = ddpm.load_model(folder, device="cpu")
+    model.unet.train()
+    one, other = (model.sample(2, steps=2, seed=0) for _ in range(2))
+    assert np.array_equal(one, other)

@@ -215,3 +215,12 @@ def test_a_model_folder_of_an_earlier_version_has_no_patches(tmp_path, tiny_mode
     model = ddpm.load_model(tmp_path, device="cpu")
     assert model.unet.pixels is None
     assert (model.sample(2, steps=2) == images).all()
+
+
+@PATCHES
+def test_the_last_normalisation_takes_eight_groups_of_channels(patch):
+    """Another number would load the same weights and generate other images."""
+    norm, x = Pixels(patch, 3).norm, torch.randn(2, 32, 4, 4)
+    groups = x.view(2, 8, -1)
+    expected = (groups - groups.mean(2, keepdim=True)) / (groups.var(2, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(norm(x), expected.view_as(x), atol=1e-5, rtol=1e-5)

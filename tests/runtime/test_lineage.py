@@ -179,3 +179,17 @@ def test_outputs_of_a_stage_are_named_with_metrics() -> None:
         Path("reports/scores/scores.json"),
         Path("reports/fid.json"),
     ]
+
+
+@pytest.mark.parametrize("name", ["ddpm/a.py", "stages/a.py", "dvc.yaml"])
+def test_code_that_differs_from_its_commit_is_recorded_as_modified(git, name: str) -> None:
+    for path in map(Path, ("ddpm/a.py", "stages/a.py", "dvc.yaml", "README.md")):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("as committed\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    Path("README.md").write_text("no code\n")
+    assert origin()["git.modified"] == "false"
+    Path(name).write_text("changed\n")
+    assert origin()["git.modified"] == "true"

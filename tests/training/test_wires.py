@@ -201,3 +201,12 @@ def test_the_loss_of_a_bf16_answer_is_calculated_in_float32(target):
     t = torch.tensor([0, 300, 700, 999])
     loss = diffusion.loss(answer, x0, t, eps)
     assert loss.dtype == torch.float32 and torch.equal(loss, diffusion.loss(answer.float(), x0, t, eps))
+
+
+@pytest.mark.parametrize(("dropout", "taught"), [(0.0, False), (0.1, True)])
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_network_has_a_class_for_none_only_where_label_dropout_teaches_it(params, conditional, dropout, taught):
+    params["model"]["conditional"], params["train"]["label_dropout"] = conditional, dropout
+    packed = SimpleNamespace(summary={"class_names": ["a", "b", "c"]})
+    *_, none_class, _augment_labels = setup.unet_parts(parse_config(params), packed)
+    assert none_class == (conditional and taught)
