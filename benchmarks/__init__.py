@@ -3,8 +3,8 @@
 speed: train, sampling, patches: how fast, as ratios of contenders that take turns in one run; sharing: beside other
 work; doctor: how right `python -m ddpm doctor` is.
 quality: recipe, peers, levers: how good for so many minutes of training; reference_curves: keeps a training's curve.
-docs/architecture.md lists them all.
 gpu: on a machine with a GPU, in one command, all that no other machine can show.
+docs/architecture.md says what each of them does.
 """
 
 import json

@@ -87,9 +87,9 @@ def write(file: Path, wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         *groups, last = key.split(".")
         place = params
         for group in groups:
-            place = place[group]
-        if known[key] != value:
-            changes[key] = (known[key], value)
+            place = place.setdefault(group, {})
+        if (old := known.get(key)) != value:  # an unknown key gets its sentence from `parse_config`
+            changes[key] = (old, value)
             place[last] = value
     text = io.StringIO()
     style.dump(params, text)

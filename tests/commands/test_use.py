@@ -79,6 +79,15 @@ def test_a_file_of_an_earlier_version_gets_what_it_lacks(use, capsys):
     assert config.train.lr_decay == 0.2 and config.model.patch == 2
 
 
+@pytest.mark.parametrize("text", ["train: {lrr: 1.0}", "trian: {lr: 1.0}"])
+def test_a_recipe_with_an_unknown_key_is_refused_and_nothing_is_written(use, capsys, text):
+    Path("recipes/mine.yaml").write_text(f"# My own.\n{text}\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        use("mine")
+    assert ended.value.code == 2 and "unknown key" in capsys.readouterr().err
+    assert Path("params.yaml").read_text(encoding="utf-8") == COMMITTED
+
+
 def test_the_full_recipe_goes_back_from_any_other_to_the_last_byte(use):
     for name in names():
         use(name)
