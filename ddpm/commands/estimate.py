@@ -207,10 +207,16 @@ def scoring_seconds(extractor: nn.Module, config: Config, images: int) -> float:
     distance = FrechetDistance(real, fake)
     half = seconds_of(lambda: distance(slice(len(fake) // 2)), device)
     every = torch.ones(1, len(fake), dtype=torch.bool, device=device)
-    scores = (fid, kid_blocks, precision_recall, lambda real, fake: density_coverage(real, fake, every))
-    split = seconds_of(lambda: [score(real, fake) for score in scores], device)
+
+    def split() -> None:
+        balls = Manifold(real)
+        fid(real, fake)
+        kid_blocks(real, fake)
+        precision_recall(balls, Manifold(fake))
+        density_coverage(balls, fake, every)
+
     balls = seconds_of(lambda: Manifold(fake[: len(fake) // 2]).covers(real), device)
-    return seconds / size * n + half * HALVES + balls * RECALL_HALVES + split * (1 + SPLITS)
+    return seconds / size * n + half * HALVES + balls * RECALL_HALVES + seconds_of(split, device) * (1 + SPLITS)
 
 
 def _at(size: int, points: list[tuple[int, float, float]], place: int) -> float:

@@ -39,8 +39,9 @@ def evaluate(real: Tensor, fake: Tensor) -> dict[str, Any]:
     """
     with progress_bar(HALVES + RECALL_HALVES + SPLITS, "scores", unit="step") as bar:
         blocks = kid_blocks(real, fake)
-        precision, recall = precision_recall(real, fake)
-        density, coverage = _density_coverage(real, fake)
+        balls = Manifold(real)
+        precision, recall = precision_recall(balls, Manifold(fake))
+        density, coverage = _density_coverage(balls, fake)
         scores: dict[str, dict[str, float]] = {
             "fid": asdict(fid_interval(real, fake, bar.update)),
             "kid": asdict(from_blocks(blocks)) | {"error": standard_error(blocks)},
@@ -71,7 +72,7 @@ def _recall_interval(recall: float, real: Tensor, fake: Tensor, on_step: Callabl
     return _fraction(recall, np.array(parts), len(real))
 
 
-def _density_coverage(real: Tensor, fake: Tensor) -> tuple[Interval, Interval]:
+def _density_coverage(real: Manifold, fake: Tensor) -> tuple[Interval, Interval]:
     """Density and coverage of all samples, with their spread over random halves of them."""
     draws = torch.ones(1 + HALVES, len(fake), dtype=torch.bool, device=fake.device)
     for draw, half in zip(draws[1:], _halves(fake, HALVES), strict=True):
@@ -110,13 +111,13 @@ def _floor(real: Tensor, fake: Tensor, on_step: Callable[[], object]) -> dict[st
             "real": real[_rows(order[:players], real)],
             "model": fake[_rows(rng.permutation(len(fake))[:players], fake)],
         }
-        # One for both, because most of its work is done on the reference.
-        distance = FrechetDistance(reference, torch.cat([*samples.values()]))
+        # One for both, because most of their work is done on the reference.
+        distance, balls = FrechetDistance(reference, torch.cat([*samples.values()])), Manifold(reference)
         fids = {"real": distance(slice(players)), "model": distance(slice(players, None))}
         for who, features in samples.items():
-            precision, recall = precision_recall(reference, features)
+            precision, recall = precision_recall(balls, Manifold(features))
             every = torch.ones(1, len(features), dtype=torch.bool, device=features.device)
-            density, coverage = map(float, density_coverage(reference, features, every))
+            density, coverage = map(float, density_coverage(balls, features, every))
             mean = float(kid_blocks(reference, features).mean())
             values = (fids[who], mean, precision, recall, density, coverage)
             found[who].append(dict(zip(SCORES, values, strict=True)))

@@ -17,7 +17,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from ddpm.evaluation.features import extract, load_extractor
-from ddpm.evaluation.manifold import density_coverage, precision_recall
+from ddpm.evaluation.manifold import Manifold, density_coverage, precision_recall
 from ddpm.evaluation.scores import fid, squared_mmd
 
 
@@ -62,13 +62,13 @@ def test_precision_and_recall_are_those_of_prdc(sets):
     real, fake = (features.numpy() for features in sets)
     theirs = prdc.compute_prdc(real, fake, nearest_k=3)
     assert 0.05 < theirs["recall"] < theirs["precision"] < 0.99  # the sets do tell the two apart
-    assert precision_recall(*sets) == (theirs["precision"], theirs["recall"])
+    assert precision_recall(*map(Manifold, sets)) == (theirs["precision"], theirs["recall"])
 
 
 def test_density_and_coverage_are_those_of_prdc(sets):
     real, fake = (features.numpy() for features in sets)
     theirs = prdc.compute_prdc(real, fake, nearest_k=5)
-    density, coverage = density_coverage(*sets, torch.ones(1, len(fake), dtype=torch.bool))
+    density, coverage = density_coverage(Manifold(sets[0]), sets[1], torch.ones(1, len(fake), dtype=torch.bool))
     assert 0.05 < theirs["coverage"] < 0.99
     assert density.item() == pytest.approx(theirs["density"], rel=1e-12)
     assert coverage.item() == pytest.approx(theirs["coverage"], rel=1e-12)
@@ -79,7 +79,9 @@ def test_precision_and_recall_are_those_of_torch_fidelity(sets):
     theirs = prc_features_to_metric(
         fake, real, prc_neighborhood=3, prc_batch_size=100, save_cpu_ram=False, verbose=False
     )
-    assert precision_recall(real, fake) == pytest.approx((theirs["precision"], theirs["recall"]), abs=1e-6)
+    assert precision_recall(Manifold(real), Manifold(fake)) == pytest.approx(
+        (theirs["precision"], theirs["recall"]), abs=1e-6
+    )
 
 
 def gradients(seed, count, side=32):

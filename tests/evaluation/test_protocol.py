@@ -82,7 +82,7 @@ def test_fewer_modes_lower_recall_and_leave_precision():
     all_kinds = torch.cat([centre + normal(100 + kind, 30) for kind, centre in enumerate(centres)])
     two_kinds = torch.cat([centre + normal(200 + kind, 120) for kind, centre in enumerate(centres[:2])])
     (precision_all, recall_all), (precision_two, recall_two) = (
-        precision_recall(real, x) for x in (all_kinds, two_kinds)
+        precision_recall(Manifold(real), Manifold(x)) for x in (all_kinds, two_kinds)
     )
     assert precision_two == pytest.approx(precision_all, abs=0.1)
     assert recall_all > 0.6 and recall_two <= 0.25
@@ -90,7 +90,7 @@ def test_fewer_modes_lower_recall_and_leave_precision():
 
 def test_a_set_covers_itself():
     features = normal(0, 50)
-    assert precision_recall(features, features) == (1.0, 1.0)
+    assert precision_recall(Manifold(features), Manifold(features)) == (1.0, 1.0)
 
 
 def test_the_balls_reach_to_the_third_neighbour():
@@ -175,21 +175,23 @@ def test_density_and_coverage_by_hand():
     real = torch.tensor([[0.0], [1.0], [3.0], [6.0], [10.0], [20.0]])
     fake = torch.tensor([[-4.0], [0.0], [40.0]])
     # -4 lies in the balls of 0, 1, 3, 6; 0 in those of 0, 1, 3, 6 (10 and 20 have it at their edge); 40 in none (edge).
-    density, coverage = density_coverage(real, fake, every(fake))
+    density, coverage = density_coverage(Manifold(real), fake, every(fake))
     assert density.item() == pytest.approx((4 + 4) / (5 * 3)) and coverage.item() == pytest.approx(4 / 6)
 
 
 def test_density_of_few_real_images_counts_the_balls_that_there_are():
     """Around 0, 1 and 3 balls reach to the second neighbour, the last there is: 3, 2, 3."""
-    density, coverage = density_coverage(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.5]]), every([0]))
+    density, coverage = density_coverage(
+        Manifold(torch.tensor([[0.0], [1.0], [3.0]])), torch.tensor([[0.5]]), every([0])
+    )
     assert density.item() == pytest.approx(3 / 2) and coverage.item() == 1
 
 
 def test_density_and_coverage_of_a_part_are_those_of_the_part_alone():
     real, fake = normal(0, 1500), normal(1, 300, scale=0.8)
     half = torch.arange(300) % 2 == 0
-    both = density_coverage(real, fake, torch.stack([every(fake)[0], half]))
-    alone = density_coverage(real, fake[half], every(fake[half]))
+    both = density_coverage(Manifold(real), fake, torch.stack([every(fake)[0], half]))
+    alone = density_coverage(Manifold(real), fake[half], every(fake[half]))
     assert [found[1].item() for found in both] == [found.item() for found in alone]
 
 
@@ -218,7 +220,7 @@ def test_duplicates_are_left_out_also_where_the_samples_are_copies():
 
 def test_density_and_coverage_are_of_all_chunks_of_balls(monkeypatch):
     real, fake = normal(0, 50), normal(1, 30)
-    whole = density_coverage(real, fake, every(fake))
+    whole = density_coverage(Manifold(real), fake, every(fake))
     monkeypatch.setattr("ddpm.evaluation.manifold.CHUNK", 7)
-    for ours, theirs in zip(density_coverage(real, fake, every(fake)), whole, strict=True):
+    for ours, theirs in zip(density_coverage(Manifold(real), fake, every(fake)), whole, strict=True):
         assert ours.item() == pytest.approx(theirs.item(), rel=1e-12) and ours > 0

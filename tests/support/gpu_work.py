@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 from ddpm.commands.estimate import random_images
 from ddpm.config import Config, parse_config
 from ddpm.evaluation import features
-from ddpm.evaluation.manifold import precision_recall
+from ddpm.evaluation.manifold import Manifold, precision_recall
 from ddpm.evaluation.memorisation import memorisation
 from ddpm.evaluation.scores import fid, kid_blocks
 from ddpm.model.trained import DiffusionModel
@@ -147,5 +147,5 @@ def scoring(images: int, width: int) -> None:
         real, fake, heldout = (torch.randn(images, width, device=CUDA) for _ in range(3))
         fid(real, fake)
         assert kid_blocks(real, fake).dtype == np.float64
-        precision_recall(real, fake)
+        precision_recall(Manifold(real), Manifold(fake))
         memorisation(real, heldout, fake, shown=3)
