@@ -4,7 +4,7 @@ from typing import Any
 
 from ddpm.commands.calibration import Calibration, calibration
 from ddpm.commands.checks import count_images
-from ddpm.commands.estimate import random_images
+from ddpm.commands.estimate import planned_steps, random_images
 from ddpm.commands.foresee import (
     BANDWIDTH,
     CONTEXT,
@@ -94,8 +94,7 @@ def _time(config: Config, images: int, seconds: tuple[float, float], need: Need)
     _line(
         "step", f"{fast * 1e3:.0f} to {slow * 1e3:.0f} ms, {need.flops / 1e12:.1f} TFLOP, {need.kernels:,} operations"
     )
-    steps = round(images * (1 - config.data.holdout)) * config.epochs // config.train.batch_size
-    if steps:
+    if steps := planned_steps(config, images):
         hours = f"{duration(fast * steps)} to {duration(slow * steps)}"
         _line("training", f"{hours} for {config.epochs:,} epochs, {steps:,} steps; computed, not measured")
 
