@@ -14,6 +14,7 @@ from ddpm.reporting.reference_curves import Reference
 from ddpm.reporting.report import render
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import describe, kind_of_device
+from ddpm.runtime.distributed import processes
 from ddpm.runtime.lineage import output_places
 from ddpm.runtime.paths import MODELS, PROCESSED, REPORTS, SAMPLES
 from ddpm.runtime.stage_files import load_array, load_json
@@ -54,7 +55,8 @@ def main(config: Config) -> None:
     }
     write_pages(render(context), REPORTS, "fid")
     times = stage_times(config.model_dump(mode="json"))
-    device = describe(kind_of_device(config.device))  # apart from the report, which is the same every time
+    times.pop("report", None)  # known of an earlier one alone
+    device = describe(kind_of_device(config.device), processes())  # apart from the report, which is the same every time
     write_pages(render(about | {"times": times, "device": device}, "cost.md.j2"), REPORTS, "cost")
 
     with later_stage(config, key) as tracker:

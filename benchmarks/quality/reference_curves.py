@@ -20,9 +20,7 @@ from ddpm.reporting.reference_curves import FILE, quick_fid, recipe_of
 from ddpm.runtime.errors import InputError, guarded
 from ddpm.runtime.lineage import stage_key
 from ddpm.runtime.paths import PROCESSED
-from ddpm.tracking.database import find_experiment, location, prepare
-from ddpm.tracking.finished import curves
-from ddpm.tracking.identity import KEY
+from ddpm.tracking.finished import curves, find_training
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -46,8 +44,9 @@ def keep(recipe: str, data: str, config: Config) -> None:
 
     Raises:
         InputError: MLflow knows no training with these parameters and this code, or no held-out loss of it.
+        RunError: the store cannot be read.
     """
-    run = training_run(config)
+    run = find_training(config.tracking.experiment, stage_key("train", config.model_dump(mode="json")))
     loss = curves(run.info.run_id, ["heldout/loss"])["heldout/loss"]
     if loss.empty:
         raise InputError(f"{run.info.run_name}: has no held-out loss yet; wait for it")
@@ -70,22 +69,6 @@ def planned(config: Config) -> int:
     """Images that the whole training sees."""
     images, batch = len(load_packed(PROCESSED).split(config.data.holdout)[0]), config.train.batch_size
     return math.ceil(config.epochs * images / batch) * batch
-
-
-def training_run(config: Config) -> "Run":
-    """The MLflow run of the training with these parameters and this code."""
-    from mlflow import MlflowClient
-
-    prepare()
-    client, key = MlflowClient(tracking_uri=location()[0]), stage_key("train", config.model_dump(mode="json"))
-    experiment = find_experiment(client, config.tracking.experiment)
-    found = experiment and client.search_runs([experiment.experiment_id], f"tags.\"{KEY}\" = '{key}'")
-    if not found:
-        raise InputError(
-            f"experiment {config.tracking.experiment!r}: holds no training with these parameters and this code; "
-            "`dvc repro train` makes one"
-        )
-    return found[-1]  # the oldest: the others are further scores of it
 
 
 def provenance(run: "Run") -> dict[str, Any]:

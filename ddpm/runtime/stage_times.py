@@ -1,6 +1,7 @@
 """How long each stage took: kept apart from its outputs, which hold no times, for the MLflow run."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,32 +12,41 @@ from ddpm.runtime.errors import InputError
 from ddpm.runtime.lineage import stage_key, stage_names
 from ddpm.runtime.paths import main_root
 
+BEAT = 60  # seconds between two notes of work that is going on, the most that a kill -9 can hide
+
 
 @contextmanager
 def timed(stage: str, params: dict[str, Any]) -> Iterator[None]:
     """Note the seconds that the block takes, on top of those of earlier attempts at the same work.
 
-    An attempt that was ended by kill -9 has noted none. Work that was done before, and is only taken over from its
-    checkpoint, keeps its time.
+    Work that was done before, and is only taken over from its checkpoint, keeps its time.
 
     Raises:
         InputError: see `lineage.stage_key`.
     """
     file = _file(stage, params)
-    earlier = _read(file)
-    seconds = earlier["seconds"] if earlier and not earlier["finished"] else 0.0
-    started, finished = time.monotonic(), False
+    earlier = _read(file) or {"seconds": 0.0, "finished": False}
+    started, finished, over = time.monotonic(), False, threading.Event()
+
+    def note() -> None:
+        seconds = time.monotonic() - started
+        known = max(seconds, earlier["seconds"]) if earlier["finished"] else earlier["seconds"] + seconds
+        with suppress(OSError):  # a full disk must not turn a stage that has succeeded into one that failed
+            _write(file, {"seconds": round(known, 2), "finished": finished or earlier["finished"]})
+
+    def keep_noting() -> None:
+        while not over.wait(BEAT):
+            note()
+
+    clock = threading.Thread(target=keep_noting, daemon=True)
+    clock.start()
     try:
         yield
         finished = True
     finally:
-        seconds += time.monotonic() - started
-        if earlier and earlier["finished"]:
-            seconds, finished = max(seconds, earlier["seconds"]), True
-        note = {"seconds": round(seconds, 2), "finished": finished}
-        with suppress(OSError):  # a full disk must not turn a stage that has succeeded into one that failed
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(json.dumps(note))
+        over.set()
+        clock.join()
+        note()
 
 
 def stage_times(params: dict[str, Any]) -> dict[str, float]:
@@ -57,6 +67,14 @@ def _read(file: Path) -> dict[str, Any] | None:
         return json.loads(file.read_text())
     except (OSError, ValueError):  # none yet, or not readable, or empty because a disk was full
         return None
+
+
+def _write(file: Path, note: dict[str, Any]) -> None:
+    """Write all of it or nothing: a kill must not lose what was known."""
+    file.parent.mkdir(exist_ok=True)
+    aside = file.with_suffix(".new")
+    aside.write_text(json.dumps(note))
+    aside.replace(file)
 
 
 def _file(stage: str, params: dict[str, Any]) -> Path:

@@ -6,6 +6,7 @@ import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -27,6 +28,7 @@ ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a bar per file, and the files are small
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+JOURNALS = ("-journal", "-wal", "-shm")  # what SQLite keeps beside a database
 
 
 class StoreError(InputError):
@@ -174,11 +176,11 @@ def _create(database: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     aside = database.with_name(f"{database.name}.init")
-    # Of a creation that was killed; and of a database that was deleted, whose journal SQLite would play back.
-    for leftover in [
-        path for path in database.parent.iterdir() if path.name.startswith((aside.name, f"{database.name}-"))
-    ]:
-        leftover.unlink()
+    # Of a creation that was killed; and of a database that was deleted, whose journal SQLite would play back. By their
+    # exact names: whoever began anew may have kept the old one beside it, as mlflow.db-old.
+    aside.unlink(missing_ok=True)
+    for path, suffix in product((aside, database), JOURNALS):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
     SqlAlchemyStore(_address(aside), artifact_root(database)).engine.dispose()  # type: ignore[no-untyped-call]
     with closing(sqlite3.connect(aside)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")  # parallel experiments wait less for each other

@@ -1,4 +1,4 @@
-"""What the MLflow store holds of finished work, as a table; nothing is written."""
+"""What the MLflow store holds: finished work as a table, curves, files; nothing is written."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +8,9 @@ import pandas as pd
 
 from ddpm.runtime.errors import InputError, RunError
 from ddpm.tracking.database import find_experiment, location, masked, prepare
+from ddpm.tracking.identity import KEY
 from ddpm.tracking.recorder import reason
-from ddpm.tracking.store import PARENT
+from ddpm.tracking.store import PARENT, run_of_training
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,6 +53,29 @@ def scored_runs(experiment: str, condition: str = "") -> pd.DataFrame:
         which = f"of the {len(chosen)} that match {condition!r}" if condition else f"of its {len(runs)} runs"
         raise InputError(f"experiment {experiment!r}: none {which} is finished and has a FID; `dvc repro` makes one")
     return pd.DataFrame(rows)
+
+
+def find_training(experiment: str, key: str) -> "Run":
+    """Find the run of a training, which may be going on.
+
+    Args:
+        experiment: name of the MLflow experiment.
+        key: identity of the training; see `lineage.stage_key`.
+
+    Raises:
+        InputError: no store, or no such run.
+        RunError: the store cannot be read.
+    """
+    client = _open()
+    found = _read(lambda: find_experiment(client, experiment))
+    runs = _read(lambda: _search(client, found.experiment_id, f"tags.`{KEY}` = '{key}'")) if found else []
+    training = run_of_training(runs)
+    if training is None:
+        raise InputError(
+            f"experiment {experiment!r}: holds no training with these parameters and this code; "
+            "`dvc repro train` makes one"
+        )
+    return training
 
 
 def curves(run_id: str, names: list[str]) -> pd.DataFrame:

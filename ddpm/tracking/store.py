@@ -60,6 +60,13 @@ class Claim:
     opened: bool
 
 
+def run_of_training(runs: "list[Run]") -> "Run | None":
+    """The run of a training, among all that have its key; None where it has none."""
+    trainings = [run for run in runs if PARENT not in run.data.tags]
+    # A finished attempt is the one whose model is scored; failed ones may have come after it.
+    return max(trainings, key=lambda run: (run.info.status == "FINISHED", run.info.start_time), default=None)
+
+
 class Store:
     """One experiment of a tracking store; every method may raise whatever MLflow raises."""
 
@@ -155,15 +162,13 @@ class Store:
         return self._open(work, work.names[0], work.training)
 
     def _claim_scores(self, work: Work, runs: "list[Run]") -> Claim:
-        trainings = [run for run in runs if PARENT not in run.data.tags]
-        if not trainings:
+        training = run_of_training(runs)
+        if training is None:
             print(
                 "MLflow has no run of this training (restored from DVC's cache, or made elsewhere): opening a new one"
             )
             return self._open(work, work.names[1], work.training | work.scoring)
 
-        # A finished attempt is the one whose model is scored; failed ones may have come after it.
-        training = max(trainings, key=lambda run: (run.info.status == "FINISHED", run.info.start_time))
         children = [run for run in runs if run.data.tags.get(PARENT) == training.info.run_id]
         for run in (training, *children):
             # A run that has no scores yet lacks these parameters, and so agrees.

@@ -238,7 +238,9 @@ def environment() -> dict[str, str]:
 
 
 def test_four_cold_processes_share_a_new_store(tmp_path: Path, environment: dict[str, str]) -> None:
-    (tmp_path / "x.db.init").write_text("left by a process that was killed")
+    for name in ("x.db.init", "x.db.init-wal", "x.db-journal"):
+        (tmp_path / name).write_text("left by a process that was killed")
+    (tmp_path / "x.db-old").write_text("moved there by its owner")
     environment["MLFLOW_TRACKING_URI"] = "sqlite:///x.db"  # relative to the main repository
     processes = []
     for index in range(4):
@@ -258,7 +260,8 @@ def test_four_cold_processes_share_a_new_store(tmp_path: Path, environment: dict
     assert sorted(run.data.tags["pipeline.key"] for run in found) == ["0", "1", "2", "3"]
     assert {run.info.status for run in found} == {"FINISHED"}
     assert experiment.artifact_location == (tmp_path / "mlartifacts").as_uri()
-    assert not list(tmp_path.rglob("*.init*"))
+    assert not list(tmp_path.rglob("*.init*")) and not (tmp_path / "x.db-journal").exists()
+    assert (tmp_path / "x.db-old").read_text() == "moved there by its owner"
     assert not list(tmp_path.rglob("mlruns"))
 
 

@@ -17,8 +17,11 @@ COLUMNS = ["recipe", "images", "heldout_loss", "quick_fid_inception"]
 
 @pytest.fixture
 def recorded(tracked, tmp_path, monkeypatch):
-    """A training of 3 epochs on 200 images, in MLflow; in an empty folder."""
+    """A training of 3 epochs on 200 images, in MLflow, whose first attempt failed; in an empty folder."""
     config = tracked.model_copy(update={"epochs": 3})
+    with pytest.raises(SystemExit), tracking.training_run(config, "the key") as run:
+        run.metrics({"heldout/loss": 9.0}, 4)
+        raise SystemExit(143)
     with tracking.training_run(config, "the key") as run:
         for step, loss in ((4, 0.25), (8, 0.125)):
             run.metrics({"heldout/loss": loss}, step)
