@@ -1,22 +1,23 @@
 """Is everything there that the pipeline will need? Each check is quick and changes nothing."""
 
 import getpass
+import http.client
 import importlib.util
 import os
 import shutil
 import sqlite3
-import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 import torch
 
 from ddpm.config import Config
-from ddpm.data.sources.choice import make
 from ddpm.data.sources.flowers102 import ARCHIVE
 from ddpm.data.sources.folder import Folder
 from ddpm.evaluation.features import weights_file
@@ -53,43 +54,71 @@ def run_checks(config: Config, parameters: int, device: torch.device) -> Iterato
         parameters: of the network.
         device: where the work will be done.
     """
+    images: Images | InputError
+    try:
+        images = find_images(config)
+    except InputError as error:
+        images = error
     yield _packages()
     yield from _user()
-    yield _images(config)
+    yield _images(images)
     yield _weights(config)
-    yield _disk(config, parameters)
+    yield _disk(config, parameters, 0 if isinstance(images, InputError) else images.count)
     if device.type == "cuda":
         yield _gpu(device)
     if config.tracking.enabled:
         yield _mlflow(config.tracking.experiment)
 
 
-def count_images(config: Config) -> int:
-    """Number of images: of data/processed where it holds what is asked for, else as the source will have them.
+@dataclass(frozen=True)
+class Images:
+    """How many there are, as the parameters ask for them; `packed`: they lie in data/processed."""
+
+    count: int
+    packed: bool
+
+
+def find_images(config: Config) -> Images:
+    """Count the images of the source, and see whether data/processed holds them.
 
     Raises:
-        InputError: see `Folder.find`.
+        InputError: see `Folder.find`; not where data/processed may hold them, as after `dvc pull`.
     """
-    data, packed = config.data, _packed(config)
-    if packed is not None:
-        return packed
-    expected = _expected(config)
-    if expected is not None:
-        return expected
+    packed = _packed(config)
     try:
-        return len(make(data, RAW))
-    except InputError:  # not listed yet
-        return len(Folder(RAW, from_main_root(data.path or "")).find().ids)
+        expected = _expected(config)
+    except InputError:
+        if packed is None:
+            raise
+        return Images(packed[0], packed=True)
+    if packed is not None and sum(packed) == expected:
+        return Images(packed[0], packed=True)
+    return Images(expected, packed=False)
 
 
-def _expected(config: Config) -> int | None:
-    """Number of images that the parameters decide; None for a folder."""
+def count_images(config: Config) -> int:
+    """Number of images; see `find_images`."""
+    return find_images(config).count
+
+
+def _packed(config: Config) -> tuple[int, int] | None:
+    """Number of packed images, and of those that were left out, if source and size are those of the parameters."""
+    try:
+        summary = load_json(PROCESSED / "summary.json", {"source", "image_size", "count", "skipped"}, "preprocess")
+    except InputError:
+        return None
+    fits = (summary["source"], summary["image_size"]) == (config.data.source, config.data.image_size)
+    return (summary["count"], len(summary["skipped"])) if fits else None
+
+
+def _expected(config: Config) -> int:
     match config.data.source:
         case "flowers102":
             return sum(FLOWERS[split] for split in config.data.splits)
         case "synthetic":
             return config.data.synthetic.count
-    return None
+        case "folder":
+            return len(Folder(RAW, from_main_root(config.data.path or "")).find().ids)
 
 
 def disk_bytes(config: Config, parameters: int, images: int) -> int:
@@ -104,10 +133,17 @@ def disk_bytes(config: Config, parameters: int, images: int) -> int:
 
 def _download_bytes(config: Config) -> int:
     """Most bytes that the download stage will still write: to the store of downloads, its output and DVC's cache."""
-    files = {RAW / ARCHIVE: ARCHIVE_BYTES} if config.data.source == "flowers102" else {}
-    if config.fid.extractor == "inception":
-        files[WEIGHTS / "weights.json"] = INCEPTION_BYTES
-    return 3 * sum(size for file, size in files.items() if not file.exists())
+    archive = config.data.source == "flowers102" and not (RAW / ARCHIVE).exists()
+    weights = config.fid.extractor == "inception" and not _fetched("inception")
+    return 3 * (archive * ARCHIVE_BYTES + weights * INCEPTION_BYTES)
+
+
+def _fetched(extractor: str) -> bool:
+    """Whether the download stage has run for this extractor; for another one, `dvc repro` runs it again."""
+    try:
+        return load_json(WEIGHTS / "weights.json", {"extractor"}, "download")["extractor"] == extractor
+    except InputError:
+        return (WEIGHTS / "weights.json").exists()  # damaged, for which `weights_file` has a sentence
 
 
 def _packages() -> Check:
@@ -126,32 +162,17 @@ def _user() -> Iterator[Check]:
         yield Check("user", "problem", f"the user id {os.getuid()} has no name, and {remedy}")
 
 
-def _images(config: Config) -> Check:
-    try:
-        count = count_images(config)
-    except InputError as error:
-        return Check("images", "problem", str(error))
-    if _packed(config) is None:
-        return Check("images", "later", f"{count:,} expected; `dvc repro preprocess` makes {PROCESSED}")
-    return Check("images", "OK", f"{count:,} in {PROCESSED}")
-
-
-def _packed(config: Config) -> int | None:
-    """Number of packed images, if they are what the parameters ask for."""
-    try:
-        summary = load_json(PROCESSED / "summary.json", {"source", "image_size", "count", "skipped"}, "preprocess")
-    except InputError:
-        return None
-    fits = (summary["source"], summary["image_size"]) == (config.data.source, config.data.image_size)
-    expected = _expected(config)
-    if expected is not None and expected != summary["count"] + len(summary["skipped"]):
-        return None
-    return summary["count"] if fits else None
+def _images(found: Images | InputError) -> Check:
+    if isinstance(found, InputError):
+        return Check("images", "problem", str(found))
+    if not found.packed:
+        return Check("images", "later", f"{found.count:,} expected; `dvc repro preprocess` makes {PROCESSED}")
+    return Check("images", "OK", f"{found.count:,} in {PROCESSED}")
 
 
 def _weights(config: Config) -> Check:
     name = config.fid.extractor
-    if name == "inception" and not (WEIGHTS / "weights.json").exists():
+    if name == "inception" and not _fetched(name):
         local = config.fid.weights
         if local and not from_main_root(local).is_file():
             return Check("feature weights", "problem", f"fid.weights: {local} is no file; correct it or set it to null")
@@ -165,11 +186,8 @@ def _weights(config: Config) -> Check:
     return Check("feature weights", "OK", f"{name}, {file.name}")
 
 
-def _disk(config: Config, parameters: int) -> Check:
-    try:
-        wanted = disk_bytes(config, parameters, count_images(config))
-    except InputError:
-        wanted = disk_bytes(config, parameters, 0)
+def _disk(config: Config, parameters: int, images: int) -> Check:
+    wanted = disk_bytes(config, parameters, images)
     free = shutil.disk_usage(".").free
     sentence = f"{wanted / 1e9:.1f} GB wanted, {free / 1e9:.1f} GB free"
     if wanted > free:
@@ -194,12 +212,23 @@ def _mlflow(experiment: str) -> Check:
         return _database(database, experiment)
     if uri.startswith("http"):
         try:
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=SERVER_SECONDS):
+            with urllib.request.urlopen(_health(uri), timeout=SERVER_SECONDS):
                 pass
-        except (OSError, ValueError, urllib.error.URLError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             remedy = "start it, or correct MLFLOW_TRACKING_URI; runs without it are kept for `python -m ddpm sync`"
             return Check("MLflow", "problem", masked(f"{uri} does not answer ({error}); {remedy}"))
     return Check("MLflow", "OK", masked(uri))
+
+
+def _health(uri: str) -> urllib.request.Request:
+    """What to ask a tracking server; urllib knows no user and password in an address, which MLflow does."""
+    address = urlsplit(uri)
+    place = address._replace(netloc=address.netloc.rpartition("@")[2], path=f"{address.path.rstrip('/')}/health")
+    request = urllib.request.Request(place.geturl())
+    if address.username:
+        account = f"{unquote(address.username)}:{unquote(address.password or '')}"
+        request.add_header("Authorization", f"Basic {b64encode(account.encode()).decode()}")
+    return request
 
 
 def _database(path: Path, experiment: str) -> Check:

@@ -60,13 +60,17 @@ def recipe(name: str) -> dict[str, Any]:
     """What a recipe changes, as params.yaml is nested and as its numbers are written.
 
     Raises:
-        InputError: there is no such recipe.
+        InputError: there is no such recipe, or it is no YAML that names parameters.
     """
     from ddpm.runtime.errors import InputError
+    from ddpm.runtime.yaml_files import read_yaml
 
     if name not in names():
         raise InputError(f"{RECIPES}: holds no recipe {name!r}; choose {', '.join(names())}")
-    return dict(_style().load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8")))
+    file = RECIPES / f"{name}.yaml"
+    if not isinstance(read_yaml(file), dict):
+        raise InputError(f"{file}: names no parameters; write those that it changes, as params.yaml has them")
+    return dict(_style().load(file.read_text(encoding="utf-8")))
 
 
 def write(file: Path, wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -79,6 +83,7 @@ def write(file: Path, wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         InputError: the file cannot be used, before or with these values.
     """
     from ddpm.config import flatten, load_config, parse_config
+    from ddpm.runtime.errors import InputError
 
     known = flatten(load_config(file).model_dump(mode="json"))  # a file of an earlier version lacks some
     style = _style()
@@ -88,6 +93,8 @@ def write(file: Path, wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         place = params
         for group in groups:
             place = place.setdefault(group, {})
+            if not isinstance(place, dict):
+                raise InputError(f"{file} with these changes: {key}: unknown key, because {group} is no group")
         if (old := known.get(key)) != value:  # an unknown key gets its sentence from `parse_config`
             changes[key] = (old, value)
             place[last] = value
@@ -141,4 +148,5 @@ def yaml_word(value: Any) -> str:
 
 def _headline(name: str) -> str:
     """The first line of a recipe's comment."""
-    return (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+    lines = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    return next(iter(lines), "").lstrip("# ")

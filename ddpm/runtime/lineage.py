@@ -95,11 +95,15 @@ def origin() -> dict[str, str]:
     return {name: value for name, value in tags.items() if value}
 
 
-def revision() -> tuple[str, bool | None]:
-    """The git commit on which this workspace is based, or "", and whether its code was changed since, or None."""
+def revision(*others: str) -> tuple[str, bool | None]:
+    """The git commit on which this workspace is based, or "", and whether its code was changed since, or None.
+
+    Args:
+        others: folders that belong to the code besides that of the stages.
+    """
     # DVC commits a queued experiment to a temporary branch, under a hash that depends on the time.
     commit = os.environ.get("DVC_EXP_BASELINE_REV") or _git("rev-parse", "--verify", "-q", "HEAD").stdout.strip()
-    compared = _git("diff", "--quiet", commit, "--", *CODE).returncode
+    compared = _git("diff", "--quiet", commit, "--", *CODE, *others).returncode
     return commit, {0: False, 1: True}.get(compared) if commit else None
 
 

@@ -137,11 +137,12 @@ def sync() -> int:
         RunError: the store still cannot take it; everything unsent is kept.
     """
     sent, refused = set(), []
-    folders = unsent.pending()
+    folders, what = unsent.pending(), "be opened"
     try:
         if folders or location()[1].exists():
             prepare()
         for folder in folders:
+            what = f"take {folder} yet"
             try:
                 sent.add(deliver(folder, Patience()))
             except StoreError:
@@ -151,7 +152,6 @@ def sync() -> int:
     except InputError:
         raise
     except Exception as error:
-        what = f"take {folders[0]} yet" if folders else "be opened"
         raise RunError(f"MLflow cannot {what} ({reason(error)}); it is kept, try again later") from None
     if refused:
         raise InputError("\n".join(refused))

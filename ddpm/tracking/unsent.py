@@ -26,15 +26,23 @@ class Unsent:
     """The folder of one process, which holds a lock on its log for as long as it may write."""
 
     def __init__(self, work: Work, claim: Claim | None) -> None:
-        """Create the folder; `claim` is the run, if it was found before the store failed."""
+        """Create the folder; `claim` is the run, if it was found before the store failed.
+
+        Raises:
+            OSError: no room for it; nothing is left of it.
+        """
         self.folder = _new_folder()
         self._files = 0
-        # Others see the log when it is locked and has its first line.
-        aside = self.folder / "log.tmp"
-        self._log = aside.open("w", encoding="utf-8")
-        lock(self._log)
-        self._write({"work": asdict(work), "claim": asdict(claim) if claim else None})
-        aside.rename(self.folder / LOG)
+        try:
+            # Others see the log when it is locked and has its first line.
+            aside = self.folder / "log.tmp"
+            self._log = aside.open("w", encoding="utf-8")
+            lock(self._log)
+            self._write({"work": asdict(work), "claim": asdict(claim) if claim else None})
+            aside.rename(self.folder / LOG)
+        except OSError:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     def add(self, entry: Entry) -> None:
         """Keep an entry, and copies of the files that it names, which the next experiment replaces.

@@ -1,7 +1,12 @@
 """What the doctor checks before it measures: packages, images, weights, disk and store."""
 
+import base64
+import contextlib
 import json
+import socketserver
 import sqlite3
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,6 +56,44 @@ def test_a_server_that_does_not_answer_is_a_problem(tiny, tmp_path, monkeypatch)
     found = {check.what: check for check in checks.run_checks(parse_config(tiny), 1000, CPU)}
     assert found["MLflow"].state == "problem" and "127.0.0.1:9 does not answer" in found["MLflow"].sentence
     assert "s3cret" not in found["MLflow"].sentence
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """Starts a server that answers each connection so; names it, with a user and a password, as the store."""
+    with contextlib.ExitStack() as stack:
+
+        def start(answer: Callable[[bytes], bytes]) -> None:
+            class Handler(socketserver.BaseRequestHandler):
+                def handle(self) -> None:
+                    self.request.sendall(answer(self.request.recv(10_000)))
+
+            server = stack.enter_context(socketserver.TCPServer(("127.0.0.1", 0), Handler))
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+            stack.callback(server.shutdown)
+            monkeypatch.setenv(
+                "MLFLOW_TRACKING_URI", f"http://some%40body:s3cret@127.0.0.1:{server.server_address[1]}/"
+            )
+
+        yield start
+
+
+def test_a_server_that_wants_a_password_gets_it(tiny, server):
+    def answer(asked: bytes) -> bytes:
+        known = b"Authorization: Basic " + base64.b64encode(b"some@body:s3cret") in asked
+        return (
+            b"HTTP/1.1 200 OK\r\n\r\nOK" if known and asked.startswith(b"GET /health ") else b"HTTP/1.1 401 No\r\n\r\n"
+        )
+
+    server(answer)
+    found = {check.what: check for check in checks.run_checks(parse_config(tiny), 1000, CPU)}["MLflow"]
+    assert found.state == "OK" and "s3cret" not in found.sentence
+
+
+def test_a_port_of_another_program_is_a_problem(tiny, server):
+    server(lambda _asked: b"SSH-2.0-OpenSSH\r\n")
+    found = {check.what: check for check in checks.run_checks(parse_config(tiny), 1000, CPU)}["MLflow"]
+    assert found.state == "problem" and "does not answer" in found.sentence and "s3cret" not in found.sentence
 
 
 def test_a_store_in_use_is_fine(tiny, tmp_path, monkeypatch):
@@ -111,6 +154,31 @@ def test_packed_images_count_where_they_are_what_is_asked_for(tiny, tmp_path, mo
     assert checks.count_images(parse_config(tiny)) == 79
     Path("data/processed/summary.json").write_text("[]")
     assert checks.count_images(parse_config(tiny)) == 79
+
+
+def test_packed_images_of_another_folder_are_not_those_of_this_one(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("data/processed", "a", "b"):
+        Path(name).mkdir(parents=True)
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        Path(name).touch()
+    summary = {"source": "folder", "image_size": 16, "count": 2, "skipped": []}
+    Path("data/processed/summary.json").write_text(json.dumps(summary))
+    for folder, found in (("a", (2, True)), ("b", (1, False)), ("gone", (2, True))):
+        tiny["data"] |= {"source": "folder", "path": str(tmp_path / folder)}
+        assert checks.find_images(parse_config(tiny)) == checks.Images(*found)
+
+
+def test_weights_of_another_extractor_are_fetched_by_the_next_run(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny["fid"] |= {"extractor": "inception"}
+    config = parse_config(tiny)
+    nothing = checks.disk_bytes(config, 1000, 10)
+    Path("data/weights/fetched").mkdir(parents=True)
+    Path("data/weights/fetched/weights.json").write_text(json.dumps({"extractor": "efficientnet_lite0", "file": "x"}))
+    found = {check.what: check for check in checks.run_checks(config, 1000, CPU)}["feature weights"]
+    assert found.state == "later" and found.sentence == "`dvc repro download` fetches them"
+    assert checks.disk_bytes(config, 1000, 10) == nothing
 
 
 def test_images_of_a_folder_are_counted(tiny, tmp_path, monkeypatch):

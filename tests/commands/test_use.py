@@ -79,12 +79,23 @@ def test_a_file_of_an_earlier_version_gets_what_it_lacks(use, capsys):
     assert config.train.lr_decay == 0.2 and config.model.patch == 2
 
 
-@pytest.mark.parametrize("text", ["train: {lrr: 1.0}", "trian: {lr: 1.0}"])
-def test_a_recipe_with_an_unknown_key_is_refused_and_nothing_is_written(use, capsys, text):
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("train: {lrr: 1.0}", "train.lrr: unknown key"),
+        ("trian: {lr: 1.0}", "trian: unknown key"),
+        ("epochs: {x: 1}", "epochs.x: unknown key"),
+        ("a: [", "recipes/mine.yaml: cannot be read as YAML"),
+        ("seed: 1\nseed: 2", "recipes/mine.yaml: seed is given in line 2 and again in line 3"),
+        ("", "recipes/mine.yaml: names no parameters"),
+        ("- seed", "recipes/mine.yaml: names no parameters"),
+    ],
+)
+def test_a_faulty_recipe_is_refused_in_a_sentence_and_nothing_is_written(use, capsys, text, fault):
     Path("recipes/mine.yaml").write_text(f"# My own.\n{text}\n", encoding="utf-8")
     with pytest.raises(SystemExit) as ended:
         use("mine")
-    assert ended.value.code == 2 and "unknown key" in capsys.readouterr().err
+    assert ended.value.code == 2 and fault in capsys.readouterr().err
     assert Path("params.yaml").read_text(encoding="utf-8") == COMMITTED
 
 

@@ -1,5 +1,6 @@
 """Stores that fail in every way: it costs seconds and a warning, and what they missed is sent later."""
 
+import errno
 import os
 import socket
 import sqlite3
@@ -15,7 +16,7 @@ import pytest
 
 from ddpm.config import Config, load_config
 from ddpm.runtime.errors import InputError, RunError
-from ddpm.tracking import recorder, store
+from ddpm.tracking import recorder, store, unsent
 from ddpm.tracking import runs as tracking
 from tests.support import ROOT
 from tests.support.tracked import NOWHERE, TRAIN, client, runs, score, train, unsent_folders
@@ -170,6 +171,36 @@ def test_a_damaged_folder_is_named_and_stops_nobody(repository, tracked, record,
         tracking.sync()
     assert unsent_folders(repository) == [damaged]
     assert len(runs(repository, tracked)) == 2
+
+
+def test_the_run_that_cannot_be_sent_is_named(repository, tracked, record, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    record()
+    record()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    _, second = sorted(unsent_folders(repository))
+    deliver = tracking.deliver
+
+    def once(folder, patience):
+        if folder == second:
+            raise ConnectionError("gone")
+        return deliver(folder, patience)
+
+    monkeypatch.setattr(tracking, "deliver", once)
+    with pytest.raises(RunError, match=f"MLflow cannot take {second} yet"):
+        tracking.sync()
+    assert unsent_folders(repository) == [second]
+
+
+def test_a_disk_without_room_for_the_first_line_leaves_no_folder(repository, tracked, record, monkeypatch, capfd):
+    def full(*_args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    monkeypatch.setattr(unsent.Unsent, "_write", full)
+    record()
+    assert "cannot be kept either" in capfd.readouterr().err
+    assert unsent_folders(repository) == []
 
 
 def test_the_command_says_what_it_sent(repository, tracked, record, monkeypatch):
