@@ -17,7 +17,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ddpm.runtime.lineage import revision  # before torch: importing ddpm sets how torch's threads wait
+from ddpm.runtime.errors import InputError  # before torch: importing ddpm sets how torch's threads wait
+from ddpm.runtime.lineage import revision
 
 import torch  # isort: skip
 
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 def machine(device: torch.device) -> dict[str, object]:
     """Describe where something was measured, and with which versions."""
-    commit, modified = revision()
+    commit, modified = revision("benchmarks")
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "cores": os.cpu_count(),
@@ -35,17 +36,14 @@ def machine(device: torch.device) -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "commit": commit,  # "" where there is no git, as on a machine to which the files were copied
-        "modified": bool(modified),
+        "modified": modified,  # None where that is not known
     }
 
 
 def whereabouts(about: dict[str, Any]) -> str:
     """What `machine` found, in words."""
-    commit = (
-        f"commit `{about['commit'][:7]}`{' with changes' * about.get('modified', False)}"
-        if about["commit"]
-        else "no commit"
-    )
+    changes = {True: " with changes", None: " with unknown changes", False: ""}[about.get("modified", False)]
+    commit = f"commit `{about['commit'][:7]}`{changes}" if about["commit"] else "no commit"
     threads = f"{about['threads']} thread{'s' * (about['threads'] != 1)}"
     return f"{about['device']}, {threads}, PyTorch {about['torch']}, {commit}"
 
@@ -64,6 +62,17 @@ def alone(action: Callable[..., T], *given: Any) -> T:
     """Call in a fresh process, whose peak of memory is of this call alone."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(action, *given).result()
+
+
+def read(path: Path, command: str) -> dict[str, Any]:
+    """Read one result.
+
+    Raises:
+        InputError: there is none; the command makes it.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file; `{command}` makes it")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write(path: Path, content: dict[str, Any]) -> None:

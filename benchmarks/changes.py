@@ -21,7 +21,7 @@ def changed(params: dict[str, Any], changes: Changes) -> dict[str, Any]:
         for group in groups:
             place = place[group]
         place[last] = value
-    return parse_config(params, f"params.yaml with {said(changes)}").model_dump(mode="json")
+    return parse_config(params, f"params.yaml with {listed(changes)}").model_dump(mode="json")
 
 
 def changed_config(config: Config, changes: Changes) -> Config:
@@ -29,6 +29,6 @@ def changed_config(config: Config, changes: Changes) -> Config:
     return parse_config(changed(config.model_dump(mode="json"), changes))
 
 
-def said(changes: Changes) -> str:
+def listed(changes: Changes) -> str:
     """Changes in words."""
     return ", ".join(f"{name}={value}" for name, value in changes.items()) or "params.yaml as it is"

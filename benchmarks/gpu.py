@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks import alone, machine, whereabouts, write, write_whole
+from benchmarks.changes import changed_config
 from benchmarks.gpu_page import page
 from benchmarks.quality.recipe import base_params
 from benchmarks.quality.trial import check_data, digest, trial
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
     """Measure what is not in the file yet, part by part, and print the page."""
     config = load_config()
     device = choose_device(config.device)
-    config = config.model_copy(update={"device": device.type})  # said once what auto means
+    config = config.model_copy(update={"device": device.type})  # `auto` is resolved once
     make_data(config)
     here = machine(device)
     content = read(here)
@@ -145,7 +146,7 @@ def step(config: Config, _options: argparse.Namespace) -> Part:
     forms = {}
     for form in STEPS:
         forms[form] = attempt(form, alone, training_step, config, form)
-        print(f"  {form}: {said(forms[form])}", flush=True)
+        print(f"  {form}: {summary(forms[form])}", flush=True)
     device = torch.device(config.device)
     packed = random_images(config, 2 * CLASSES, CLASSES)
     need = training_need(config, packed, max(IMAGES, config.train.batch_size))
@@ -157,15 +158,19 @@ def step(config: Config, _options: argparse.Namespace) -> Part:
     return {"forms": forms, "batch": config.train.batch_size, "peak_flops": peak(device), "computed": computed}
 
 
-def said(form: Part) -> str:
+def summary(form: Part) -> str:
     """A form in words."""
     return form.get("failed") or f"{form['step_seconds']['median'] * 1e3:.1f} ms, {form['memory'] / 1e9:.1f} GB"
 
 
 def peers(config: Config, options: argparse.Namespace) -> Part:
-    """Let our loop and diffusers' take turns on our network, without classes, which theirs does not know."""
-    only = ["ours", "diffusers", "diffusers_fast"]
-    content = speed.measure_speed(argparse.Namespace(**vars(options) | {"only": only, "batch_size": None}))
+    """Let our loop and diffusers' take turns on our network, without classes, which theirs does not know.
+
+    Raises:
+        InputError: the network works on patches, which theirs does not know either.
+    """
+    config = changed_config(config, {"model.conditional": False})
+    content = speed.compare(config, ["ours", "diffusers", "diffusers_fast"], options.steps, options.rounds)
     return {"contenders": content["contenders"], "batch": content["batch"]}
 
 

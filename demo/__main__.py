@@ -12,6 +12,8 @@ from ddpm.runtime.streams import withstand
 
 ROOT = Path(__file__).resolve().parent.parent
 COPY = ROOT / ".demo"
+CODE = ("ddpm", "stages")
+ITS_OWN = ("dvc.lock", "params.yaml", "reports/fid.json")  # which may be committed here, of another pipeline
 
 
 def main() -> None:
@@ -45,25 +47,27 @@ def sample_flowers(out: Path) -> None:
 def copy_code() -> None:
     """Bring .demo/ up to date with the working tree, keeping the results of an earlier demo."""
     try:
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
+        # Of what is not in git yet the code alone, and not what else somebody keeps here.
+        listed = files("--cached") + files("--others", "--exclude-standard", "--", *CODE)
     except (FileNotFoundError, subprocess.CalledProcessError):
         print(f"error: {ROOT}: git lists no files here, which the demo copies; clone it with git", file=sys.stderr)
         sys.exit(2)
-    for package in ("ddpm", "stages"):  # a module that was deleted here must not live on there
+    for package in CODE:  # a module that was deleted here must not live on there
         shutil.rmtree(COPY / package, ignore_errors=True)
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file() and name not in ("dvc.lock", "params.yaml"):  # the demo has its own
+    for name in listed:
+        if (ROOT / name).is_file() and name not in ITS_OWN:
             (COPY / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, COPY / name)
     shutil.copy2(ROOT / "demo" / "params.yaml", COPY / "params.yaml")
     # Git ignores this folder, and DVC refuses to work on what git ignores.
     (COPY / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n", encoding="utf-8")
+
+
+def files(*options: str) -> list[str]:
+    """What `git ls-files` lists of the working tree."""
+    command = ["git", "ls-files", "-z", *options]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout.split("\0")[:-1]
 
 
 def environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import RESULTS, machine, whereabouts, write, write_whole
+from benchmarks import RESULTS, machine, read, whereabouts, write, write_whole
 from benchmarks.changes import Changes, changed, changed_config
 from benchmarks.quality.recipe import base_params
 from benchmarks.quality.trial import check_data, digest, plan, trial
@@ -23,7 +23,7 @@ from ddpm.config import load_config
 from ddpm.data.dataset import load_packed
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import choose_device
-from ddpm.runtime.errors import InputError, guarded
+from ddpm.runtime.errors import guarded
 from ddpm.runtime.paths import PROCESSED
 
 FILE, PAGE = RESULTS / "levers.json", RESULTS / "levers.md"
@@ -56,9 +56,7 @@ def run(options: argparse.Namespace) -> None:
     """Do what was asked for; the page follows each training."""
     if options.what == "run":
         measure(options)
-    if not FILE.exists():
-        raise InputError(f"{FILE}: no such file; `python -m benchmarks.quality.levers run` makes it")
-    print(publish(json.loads(FILE.read_text(encoding="utf-8"))))
+    print(publish(read(FILE, "python -m benchmarks.quality.levers run")))
 
 
 def measure(options: argparse.Namespace) -> None:

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import RESULTS, machine, write_whole
-from benchmarks.changes import Changes, changed, said
+from benchmarks.changes import Changes, changed, listed
 from benchmarks.quality.recipe_pages import Row, draw, pages, score
 from benchmarks.quality.trial import check_data, digest, trial
 from ddpm.config import load_config
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import choose_device
-from ddpm.runtime.distributed import processes
 from ddpm.runtime.errors import InputError, guarded
 from ddpm.runtime.paths import PROCESSED
 from ddpm.runtime.yaml_files import read_yaml
@@ -52,14 +51,12 @@ def main() -> None:
 def run(options: argparse.Namespace) -> None:
     """Do what was asked for; the pages follow whatever was measured."""
     if options.what in ("search", "seeds"):
-        if processes() > 1:
-            raise InputError("DDPM_PROCESSES: a trial is trained by one process; unset it")
         check_data(load_config())
         base = base_params(options.samples)
         bench = Bench(base, RESULTS / LINES)
         if options.what == "search":
             rows = search(base, sorted(options.minutes), options.trials, options.seed, bench)
-            print(f"The best after {max(options.minutes):g} minutes: {said(rows[0]['changes'])}")
+            print(f"The best after {max(options.minutes):g} minutes: {listed(rows[0]['changes'])}")
         else:
             again(bench, options.seeds)
     rows = read_lines(RESULTS / LINES)
@@ -172,7 +169,7 @@ class Bench:
         key = digest([params | {"epochs": None, "tracking": None}, minutes, self._device, self._images])
         found = next((row for row in self.rows if row["key"] == key and row["search"] == self.search), None)
         if found is None:
-            print(f"{minutes:g} min, seed {params['seed']}: {said(changes)}")
+            print(f"{minutes:g} min, seed {params['seed']}: {listed(changes)}")
             about = {"key": key, "search": self.search, "minutes": minutes, "seed": params["seed"], "changes": changes}
             result = trial(params, minutes, self._device + self._images)
             found = about | result | {"params": params | {"epochs": result.get("epochs")}, "machine": self.machine}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from benchmarks import whereabouts
-from benchmarks.changes import said
+from benchmarks.changes import listed
 from ddpm.config import flatten
 from ddpm.evaluation.intervals import from_blocks
 from ddpm.reporting.figures import default_style, save
@@ -112,7 +112,7 @@ def number_logarithmic(axis: Axis) -> None:
 
 
 def _line(row: Row) -> str:
-    about = f"| {row['minutes']:g} | {row['seed']} | {said(row['changes'])} |"
+    about = f"| {row['minutes']:g} | {row['seed']} | {listed(row['changes'])} |"
     if "failed" in row:
         return f"{about} – | – | – | – | failed: {row['failed']} | – | – |"
     fid, kid, floor = row["scores"]["fid"], row["scores"]["kid"], row["floor"]
@@ -132,7 +132,7 @@ def _seeds(rows: list[Row]) -> list[str]:
     """Mean and interval over seeds, of what was trained with several."""
     groups: dict[tuple[float, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["minutes"], said(row["changes"])), []).append(row)
+        groups.setdefault((row["minutes"], listed(row["changes"])), []).append(row)
     lines = []
     for (minutes, changes), same in groups.items():
         if len(same) > 1:

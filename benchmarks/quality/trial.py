@@ -21,6 +21,7 @@ from ddpm.evaluation.features import weights_file, weights_record
 from ddpm.evaluation.results import reference_features
 from ddpm.network.unet import count_parameters
 from ddpm.runtime.devices import choose_device
+from ddpm.runtime.distributed import processes
 from ddpm.runtime.errors import InputError, RunError, is_out_of_memory
 from ddpm.runtime.forecast import peak_memory
 from ddpm.runtime.paths import PROCESSED, REFERENCE, REPORTS, WEIGHTS
@@ -50,7 +51,12 @@ def trial(params: dict[str, Any], minutes: float, place: str, rate: float | None
         epochs, images_per_second and parameters; train_seconds (as it was on the clock, None where it was interrupted)
         and peak_memory (bytes of a GPU); extractor, samples, reference_images, and scores and floor as
         `evaluation.evaluate` has them. Or failed: the sentence that says why there are none.
+
+    Raises:
+        InputError: several processes are asked for, by which the stage would replace this one.
     """
+    if processes() > 1:
+        raise InputError("DDPM_PROCESSES: a trial is trained by one process; unset it")
     quiet = params["tracking"] | {"enabled": False}
     params = params | {"tracking": quiet, "fid": params["fid"] | {"every": 0}}
     with workspace({name: value for name, value in params.items() if name not in NOT_TRAINING}, minutes, place):

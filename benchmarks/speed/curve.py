@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from benchmarks import RESULTS, machine, spread, write
 from benchmarks.speed.contenders import flops
 from benchmarks.speed.flops import peak
-from ddpm.commands.estimate import random_images, seconds_of
+from ddpm.commands.estimate import random_images, step_timer
 from ddpm.config import Config, load_config, parse_config
 from ddpm.reporting.figures import default_style, save
 from ddpm.runtime.devices import choose_device
@@ -82,17 +82,10 @@ def rates(config: Config, steps: int, rounds: int) -> dict[str, float] | None:
 
 
 def _rates(config: Config, steps: int, rounds: int) -> dict[str, float]:
-    batch, done = config.train.batch_size, 0
-    training = prepare(config, random_images(config, 2 * batch), choose_device(config.device))
-
-    def take(count: int) -> None:
-        nonlocal done
-        for _ in range(count):
-            training.train_step(done)
-            done += 1
-
-    take(2)
-    return spread([steps * batch / seconds_of(lambda: take(steps), training.device) for _ in range(rounds)])
+    batch = config.train.batch_size
+    seconds = step_timer(prepare(config, random_images(config, 2 * batch), choose_device(config.device)))
+    seconds(2)
+    return spread([batch / seconds(steps) for _ in range(rounds)])
 
 
 @default_style()

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import RESULTS, alone, machine, whereabouts, write
+from benchmarks import RESULTS, alone, machine, read, whereabouts, write
 from benchmarks.changes import Changes, changed_config
 from ddpm.commands.doctor import predicted_cost
 from ddpm.commands.estimate import random_images
@@ -55,27 +55,32 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.doctor", description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=8, metavar="N", help="steps of each training (default 8)")
-    parser.add_argument("--only", nargs="+", metavar="SETTING", help="of these alone")
+    parser.add_argument("--only", nargs="+", choices=SETTINGS | GPU_SETTINGS, metavar="SETTING", help="of these alone")
     parser.add_argument("--print", action="store_true", help="print the table of what was measured before")
     options = parser.parse_args()
-    guarded(lambda: print(table(json.loads(FILE.read_text()))) if options.print else measure(options))
+    guarded(lambda: show() if options.print else measure(options))
+
+
+def show() -> None:
+    """Print the table of what was measured before."""
+    print(table(read(FILE, "python -m benchmarks.speed.doctor")))
 
 
 def measure(options: argparse.Namespace) -> None:
     """Compare forecast and training in each setting."""
     config = load_config()
     device = choose_device(config.device)
-    config = config.model_copy(update={"device": device.type})  # said once what auto means
+    config = config.model_copy(update={"device": device.type})  # `auto` is resolved once
     settings = SETTINGS | GPU_SETTINGS if device.type == "cuda" else SETTINGS
     content: dict[str, Any] = {"machine": machine(device), "steps": options.steps}
     before = json.loads(FILE.read_text()) if FILE.exists() else {}
     same = {name: before.get(name) for name in content} == content
     rows: dict[str, Any] = before["settings"] if same else {}
     for name in options.only or settings:
-        setting = changed_config(config, settings[name])
+        setting = changed_config(config, (SETTINGS | GPU_SETTINGS)[name])
         rows[name] = compare(alone(predicted, setting, options.steps), alone(trained, setting, options.steps))
         write(FILE, content | {"settings": {key: rows[key] for key in settings if key in rows}})
-    print(table(json.loads(FILE.read_text())))
+    show()
 
 
 def predicted(config: Config, _steps: int) -> dict[str, Any]:

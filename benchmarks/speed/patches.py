@@ -7,21 +7,18 @@ Writes reports/benchmarks/patches.json. How good the samples are at equal minute
 """
 
 import argparse
-import json
 import random
-from functools import partial
 from typing import Any
 
 import torch
 
-from benchmarks import RESULTS, in_words, machine, spread, whereabouts, write
+from benchmarks import RESULTS, in_words, machine, read, spread, whereabouts, write
 from benchmarks.changes import Changes, changed_config
 from benchmarks.speed.contenders import flops
-from ddpm.commands.estimate import random_images, seconds_of
+from ddpm.commands.estimate import random_images, step_timer
 from ddpm.config import Config, load_config
 from ddpm.network.unet import count_parameters
 from ddpm.runtime.errors import guarded
-from ddpm.training.loop import Training
 from ddpm.training.setup import prepare
 
 NETWORK: Changes = {
@@ -47,38 +44,33 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, metavar="N", help="of each turn (default 4)")
     parser.add_argument("--print", action="store_true", help="print the table of what was measured before")
     options = parser.parse_args()
-    if options.print:
-        print(table(json.loads(FILE.read_text(encoding="utf-8"))))
-    else:
-        guarded(lambda: measure(load_config(), options.rounds, options.steps))
+    guarded(lambda: show() if options.print else measure(load_config(), options.rounds, options.steps))
+
+
+def show() -> None:
+    """Print the table of what was measured before."""
+    print(table(read(FILE, "python -m benchmarks.speed.patches")))
 
 
 def measure(config: Config, rounds: int, steps: int) -> None:
     """Let the networks take turns, in an order that is shuffled anew, and write images/s of each turn."""
-    trainings, rows = {}, []
+    timers, rows = {}, []
     for patch in PATCHES:
         setting = changed_config(config, NETWORK | {"model.patch": patch})
         batch = setting.train.batch_size
-        trainings[patch] = training = prepare(setting, random_images(setting, 2 * batch), torch.device("cpu"))
-        for step in range(2):
-            training.train_step(step)
+        training = prepare(setting, random_images(setting, 2 * batch), torch.device("cpu"))
+        timers[patch] = step_timer(training)
+        timers[patch](2)
         rows.append(
             {"patch": patch, "parameters": count_parameters(training.unet), "flops": flops(setting), "rates": []}
         )
     shuffle = random.Random(0)
     for number in range(rounds):
         for row in shuffle.sample(rows, len(rows)):
-            work = partial(take, trainings[row["patch"]], steps)
-            row["rates"].append(steps * batch / seconds_of(work, torch.device("cpu")))
+            row["rates"].append(batch / timers[row["patch"]](steps))
         print(f"round {number + 1}: " + ", ".join(f"{row['rates'][-1]:.1f}" for row in rows), flush=True)
     write(FILE, {"machine": machine(torch.device("cpu")), "network": NETWORK, "steps": steps, "rows": rows})
-    print(table(json.loads(FILE.read_text(encoding="utf-8"))))
-
-
-def take(training: Training, steps: int) -> None:
-    """Take so many steps."""
-    for step in range(steps):
-        training.train_step(step)
+    show()
 
 
 def table(content: dict[str, Any]) -> str:

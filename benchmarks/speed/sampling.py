@@ -10,7 +10,6 @@ reports/benchmarks/sampling_*.json and .png.
 import argparse
 import json
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks import RESULTS, machine, spread, write
+from ddpm.commands.estimate import seconds_of
 from ddpm.config import load_config
 from ddpm.evaluation.features import extract, load_extractor, weights_file
 from ddpm.evaluation.intervals import standard_error
@@ -79,7 +79,9 @@ def measure_speed(options: argparse.Namespace) -> None:
         run()  # warm up
     for _ in range(options.rounds):
         for name, run in runs.items():
-            seconds.setdefault(name, []).append((timed(network_alone, model.device), timed(run, model.device)))
+            seconds.setdefault(name, []).append(
+                (seconds_of(network_alone, model.device), seconds_of(run, model.device))
+            )
     rows = {
         name: {
             "images_per_second": spread([options.batch_size / ours for _, ours in pairs]),
@@ -139,15 +141,6 @@ def pipelines(model: DiffusionModel) -> dict[str, Callable[..., object] | None]:
         )
         found[name].set_progress_bar_config(disable=True)
     return found
-
-
-def timed(run: Run, device: torch.device) -> float:
-    """Seconds of one call."""
-    started = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
 
 
 def measure_scores(options: argparse.Namespace) -> None:

@@ -9,7 +9,6 @@ own, as two workers of `dvc queue` are.
 """
 
 import argparse
-import json
 import os
 import random
 import subprocess
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import RESULTS, in_words, machine, spread, whereabouts, write
+from benchmarks import RESULTS, in_words, machine, read, spread, whereabouts, write
 from benchmarks.changes import Changes, changed_config
 from ddpm.commands.estimate import random_images
 from ddpm.config import load_config
@@ -56,10 +55,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.train:
         train(options.train)
-    elif options.print:
-        print(table(json.loads(FILE.read_text(encoding="utf-8"))))
     else:
-        guarded(lambda: measure(options.rounds, options.seconds))
+        guarded(lambda: show() if options.print else measure(options.rounds, options.seconds))
+
+
+def show() -> None:
+    """Print the table of what was measured before."""
+    print(table(read(FILE, "python -m benchmarks.speed.sharing")))
 
 
 def train(seconds: float) -> None:
@@ -89,7 +91,7 @@ def measure(rounds: int, seconds: float) -> None:
         measured.append(rates)
         print(f"round {number + 1}: " + ", ".join(f"{name} {rates[name]:.1f}" for name in sorted(rates)), flush=True)
         write(FILE, about | {"rounds": measured})
-    print(table(json.loads(FILE.read_text(encoding="utf-8"))))
+    show()
 
 
 def rate(spins: int, case: str, seconds: float) -> float:

@@ -9,7 +9,6 @@ and .png.
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmarks import RESULTS, machine, spread, whereabouts, write
+from benchmarks import RESULTS, machine, read, spread, whereabouts, write
 from benchmarks.changes import changed_config
 from benchmarks.loops import Workload, installed
 from benchmarks.speed.contenders import CONTENDERS, LABELS
@@ -37,6 +36,8 @@ from ddpm.runtime.errors import InputError, guarded
 from ddpm.runtime.paths import PROCESSED
 from ddpm.training.setup import describe_model, prepare
 
+FILE = "train_speed.json"  # in RESULTS
+
 
 def main() -> None:
     """Read the command line."""
@@ -51,23 +52,31 @@ def main() -> None:
     guarded(lambda: actions[options.what](options))
 
 
-def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
-    """Let the contenders take turns, write and return what they did; ratios are taken within a round."""
+def measure_speed(options: argparse.Namespace) -> None:
+    """Let the contenders take turns, and write what they did."""
     config = load_config()
     if options.batch_size:
         config = changed_config(config, {"train.batch_size": options.batch_size})
+    content = compare(config, options.only, options.steps, options.rounds)
+    write(RESULTS / FILE, content)
+    draw_speed(content, (RESULTS / FILE).with_suffix(".png"))
+    print(table(content))
+
+
+def compare(config: Config, only: list[str], steps: int, rounds: int) -> dict[str, Any]:
+    """Let these contenders take so many turns of so many steps; ratios are taken within a round."""
     device, batch = choose_device(config.device), config.train.batch_size
-    config = config.model_copy(update={"device": device.type})  # said once what auto means
-    names = installed(options.only)
+    config = config.model_copy(update={"device": device.type})  # `auto` is resolved once
+    names = installed(only)
     with workload(config, load_packed(PROCESSED)) as work, players(names, work) as contenders:
         warm_up = {player.name: player.turn(2) for player in contenders}
         rates: dict[str, list[float]] = {player.name: [] for player in contenders}
         memory: dict[str, int | None] = {}
         peaks = [peak(device)]
-        for order in orders(contenders, options.rounds):
+        for order in orders(contenders, rounds):
             for player in order:
-                turn = player.turn(options.steps)
-                rates[player.name].append(options.steps * batch / turn["seconds"])
+                turn = player.turn(steps)
+                rates[player.name].append(steps * batch / turn["seconds"])
                 memory[player.name] = turn["peak_memory"]
             peaks.append(peak(device))
     highest = max(known) if (known := [value for value in peaks if value]) else None
@@ -87,22 +96,18 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
         }
         for player in contenders
     }
-    content = {
+    return {
         "machine": machine(device),
         "image_size": config.data.image_size,
         "model": config.model.model_dump(mode="json"),
         "batch": batch,
         "precision": config.train.precision,
-        "steps": options.steps,
-        "rounds": options.rounds,
+        "steps": steps,
+        "rounds": rounds,
         "peak_flops": highest,
         "contenders": rows,
         "shares": measure_shares(config) if "ours" in rates else None,
     }
-    write(RESULTS / "train_speed.json", content)
-    draw_speed(content, RESULTS / "train_speed.png")
-    print(table(content))
-    return content
 
 
 @contextmanager
@@ -136,7 +141,7 @@ def workload(config: Config, packed: PackedImages) -> Iterator[Workload]:
 
 def print_table(_options: argparse.Namespace) -> None:
     """Print the README's table."""
-    print(table(json.loads((RESULTS / "train_speed.json").read_text(encoding="utf-8"))))
+    print(table(read(RESULTS / FILE, "python -m benchmarks.speed.train speed")))
 
 
 def table(content: dict[str, Any]) -> str:
