@@ -3,15 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ddpm.config import Config
 from ddpm.evaluation.patch_grid import beside_real_images
 from ddpm.evaluation.verdict import verdict
 from ddpm.reporting.page import write_pages
-from ddpm.reporting.plots import save_curves, save_noise_levels
-from ddpm.reporting.reference_curves import Reference
 from ddpm.reporting.report import render
+from ddpm.reporting.training_curves import training_facts
 from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import describe, kind_of_device
 from ddpm.runtime.distributed import processes
@@ -30,12 +28,6 @@ def main(config: Config) -> None:
     model = load_json(MODELS / "config.json", {"training", "schedule", "diffusion", "model"}, "train")
     scores = load_json(REPORTS / "scores" / "scores.json", {"scores", "extractor", "weights", "model_sha256"}, "fid")
     summary = load_json(PROCESSED / "summary.json", {"count", "class_names"}, "preprocess")
-    train = pd.read_csv(REPORTS / "curves" / "train.csv")
-    heldout = pd.read_csv(REPORTS / "curves" / "heldout.csv")
-    reference = Reference.of(model) if len(heldout) else None
-    beside = reference.drawn(model["training"]) if reference else None
-    save_curves(train, heldout, REPORTS / "pictures" / "curves.png", beside)
-    save_noise_levels(pd.read_csv(REPORTS / "curves" / "noise_levels.csv"), REPORTS / "pictures" / "noise_levels.png")
     samples = load_array(SAMPLES / "samples.npy", 4, np.uint8, "sample")
     real = load_array(PROCESSED / "images.npy", 4, np.uint8, "preprocess")
     patch = model["model"].get("patch", 1)  # models of earlier versions have none
@@ -43,6 +35,7 @@ def main(config: Config) -> None:
     data_sha256 = checksum(PROCESSED / "images.npy")
     about = {"model": model, "training": model["training"], "scores": scores}
     context = about | {
+        **training_facts(model, REPORTS / "curves", REPORTS / "pictures"),
         "verdict": verdict(scores),
         "patch": patch,
         "patch_grid": beside_real_images(samples, real, patch),
@@ -50,8 +43,6 @@ def main(config: Config) -> None:
         "seed": config.seed,
         "run_filter": run_filter(config, key),
         "data_sha256": data_sha256,
-        "standing": reference and reference.paragraph(model["training"], heldout["loss"].iloc[-1]),
-        "last": {"train": train["loss"].iloc[-1], "heldout": heldout["loss"].iloc[-1] if len(heldout) else None},
     }
     write_pages(render(context), REPORTS, "fid")
     times = stage_times(config.model_dump(mode="json"))

@@ -49,7 +49,7 @@ def train(
         tracker.tags({"device": device, "data.sha256": sha256})
         tracker.dataset(config.data, packed.summary, sha256, "training")
         gallery = watched(tracker, about, config.fid.extractor)
-        # The looks go to MLflow alone, so without it they would be taken for nobody.
+        # Previews and quick scores are MLflow's curves and pictures.
         looks = setup.looks_of(config, packed, training, about, gallery) if config.tracking.enabled else []
         history = training.run(gallery, checkpoint, *looks)
         save_model(MODELS, training.ema.model.sampling_weights(), about)

@@ -145,7 +145,7 @@ def unet_weights(weights: dict[str, Tensor], config: dict[str, Any]) -> dict[str
 def scheduler_config(config: dict[str, Any]) -> dict[str, Any]:
     """Arguments of DDPMScheduler, which their other schedulers understand as well."""
     diffusion = Diffusion(config["schedule"], **config["diffusion"])
-    levels = [diffusion.level(t) for t in range(-1, diffusion.timesteps)]
+    levels = [diffusion.alpha_cumprod(t) for t in range(-1, diffusion.timesteps)]
     return {
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": diffusion.timesteps,

@@ -22,12 +22,12 @@ def predict(
 
     Args:
         unet: the network; for another guidance than 1, one with a `none_class`.
-        diffusion: which takes its answer apart.
+        diffusion: which takes its output apart.
         x: (B, 3, H, W) float32.
         t: (B,) int64.
         labels: (B,) int64; None for an unconditional network.
         guidance: 1 follows the class, more exaggerates it, 0 ignores it. Only values other than these two need two
-            answers, which are those to one batch of twice the size.
+            outputs, which are those for one batch of twice the size.
         dtype: in which the network computes (`autocast_dtype`); None is float32.
 
     Returns:
@@ -35,17 +35,17 @@ def predict(
         place between two bounds, which guidance would push beyond them.
     """
     if labels is None or guidance == 1:
-        return diffusion.split(_answer(unet, x, t, labels, dtype))
+        return diffusion.split(_output(unet, x, t, labels, dtype))
     assert unet.none_class is not None, "a network that was never trained without a class"
     none = torch.full_like(labels, unet.none_class)
     if guidance == 0:
-        return diffusion.split(_answer(unet, x, t, none, dtype))
-    answer = _answer(unet, x.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([labels, none]), dtype)
-    (of_class, v), (of_none, _) = map(diffusion.split, answer.chunk(2))
+        return diffusion.split(_output(unet, x, t, none, dtype))
+    output = _output(unet, x.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([labels, none]), dtype)
+    (of_class, v), (of_none, _) = map(diffusion.split, output.chunk(2))
     return of_none + guidance * (of_class - of_none), v
 
 
-def _answer(unet: UNet, x: Tensor, t: Tensor, labels: Tensor | None, dtype: torch.dtype | None) -> Tensor:
+def _output(unet: UNet, x: Tensor, t: Tensor, labels: Tensor | None, dtype: torch.dtype | None) -> Tensor:
     with torch.autocast(x.device.type, dtype) if dtype else nullcontext():
-        answer = unet(x, t, labels)
-    return answer.float()  # guidance and the samplers take differences, of which bf16 would leave little
+        output = unet(x, t, labels)
+    return output.float()  # guidance and the samplers take differences, of which bf16 would leave little

@@ -81,3 +81,10 @@ def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "or of another model; copy both anew, or run `dvc checkout`"
         )
     return weights, config
+
+
+def unseen_classes(config: dict[str, Any]) -> list[str]:
+    """Names of the classes that a conditional model cannot know, because none of its training images shows them."""
+    if not config["model"]["conditional"]:
+        return []
+    return [name for name, count in zip(config["class_names"], config["class_counts"], strict=True) if not count]

@@ -19,10 +19,10 @@ from ddpm.diffusion.noise import ImageNoise
 from ddpm.diffusion.process import Diffusion
 from ddpm.diffusion.samplers import SAMPLERS, SPACINGS
 from ddpm.model.guidance import predict
-from ddpm.model.model_file import CONFIG_FILE, WEIGHTS_FILE, read_model
+from ddpm.model.model_file import CONFIG_FILE, WEIGHTS_FILE, read_model, unseen_classes
 from ddpm.network.unet import UNet
 from ddpm.parameter_types import ImageSize, Precision, Schedule
-from ddpm.runtime.devices import autocast_dtype, choose_device, memory_format
+from ddpm.runtime.devices import allow_tf32, autocast_dtype, choose_device, memory_format
 from ddpm.runtime.errors import InputError, is_out_of_memory
 
 # Where `batch_size: auto` begins: on a GPU with more than most can hold, and halved until it fits; on a CPU, where more
@@ -70,8 +70,8 @@ class DiffusionModel:
 
     @property
     def unseen_classes(self) -> list[str]:
-        """Names of the classes of which all images were held out from training."""
-        return self.config.get("training", {}).get("unseen_classes", [])
+        """Names of the classes of a conditional model that had no training image."""
+        return unseen_classes(self.config)
 
     def sample(self, n: int, **options: Any) -> np.ndarray:
         """Generate n images; image i depends on the seed and on i alone.
@@ -281,6 +281,7 @@ def load_model(folder: str | Path, device: str = "auto") -> DiffusionModel:
             "train the model again with `dvc repro train`"
         ) from None
     place = choose_device(device)
+    allow_tf32()  # as in training
     return DiffusionModel(unet.to(place, memory_format=memory_format(place)), config)  # type: ignore[call-overload]
 
 

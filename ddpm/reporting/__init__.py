@@ -15,4 +15,5 @@ __all__ = [
     "report",
     "schedule_plots",
     "score_plots",
+    "training_curves",
 ]

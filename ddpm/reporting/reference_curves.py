@@ -23,6 +23,7 @@ COSTS = {"accumulate", "checkpoint_activations", "compile", "precision", "determ
 # Losses of other noise levels, targets or image sizes are other quantities.
 COMPARABLE = ("schedule", "diffusion", "image_size")
 FLOWERS = {"source": "flowers102", "splits": ["test", "train", "val"]}
+HOLDOUT = 0.1  # of the images of every reference; copies, which are not parted, move it a little
 SENTENCES = 10  # over a whole training
 
 
@@ -189,8 +190,14 @@ def _differences(about: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
     """What is another than in the recipe, trained on all of Flowers-102 as the references were."""
     found, wanted = flatten(recipe_of(about)), flatten(recipe)
     other = [f"`{key}` {found[key]} ({wanted.get(key)})" for key in found if found[key] != wanted.get(key)]
-    data = {key: about["training"].get(key) for key in FLOWERS}
-    return ([] if data == FLOWERS else [f"its images (`{data['source']}`)"]) + other
+    training = about["training"]
+    data = {key: training.get(key) for key in FLOWERS}
+    if data != FLOWERS:
+        other.insert(0, f"its images (`{data['source']}`)")
+    holdout = training["heldout_images"] / (training["images"] + training["heldout_images"])
+    if abs(holdout - HOLDOUT) > 0.02:
+        other.insert(0, f"`data.holdout` {holdout:.2g} ({HOLDOUT})")
+    return other
 
 
 def _read() -> dict[str, tuple[dict[str, Any], pd.DataFrame]]:

@@ -16,7 +16,7 @@ SHARE = 0.25  # of the free memory that images may take; gradients, averages and
 def generator(seed: int, purpose: int, *position: int) -> np.random.Generator:
     """A random stream for one purpose that shares nothing with any other.
 
-    purpose 0: order of an epoch; 1: the steps; 2: dropout in a step, in a process that is not the first.
+    purpose 0: order of an epoch; 1: the steps; 2: dropout in a step, of other ranks than 0.
     """
     # A spawn key keeps apart what a list would run together, whatever the seed: 2³² and [0, 1] are the same words.
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, *position)))

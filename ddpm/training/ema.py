@@ -11,10 +11,11 @@ from ddpm.network.unet import UNet
 class Ema:
     """Average the weights with a decay that grows, so that short trainings keep nothing of the start.
 
-    Without `length`, the decay at step k is min(decay, (1 + k) / (10 + k)): with a constant 0.9999 the average would be
-    mostly the random first weights for 6,900 steps. A weight's share in the average halves every ln 2 / (1 - decay)
-    steps, so a batch of another size wants another decay. With `length`, the decay is (1 - 1/k)^(γ + 1), and the
-    average reaches back by that part of the training so far, however long it is (Karras et al. 2024, section 3.1).
+    Without `length`, the decay at step k, counted from 0, is min(decay, (1 + k) / (10 + k)): with a constant 0.9999 the
+    average would be mostly the random first weights for 6,900 steps. A weight's share in the average halves every
+    ln 2 / (1 - decay) steps, so a batch of another size wants another decay. With `length`, the decay is
+    (1 - 1/(k + 1))^(γ + 1), and the average reaches back by that part of the training so far, however long it is
+    (Karras et al. 2024, section 3.1).
 
     Attributes:
         model: a copy of the network that holds the average; in eval mode, without gradients.

@@ -1,4 +1,4 @@
-"""The training loop, from the first step to the last: curves, previews, checkpoints. A step is in `train_step`."""
+"""The training loop, from the first step to the last: curves, previews, checkpoints. A step is in `step`."""
 
 import math
 import time
@@ -22,7 +22,7 @@ from ddpm.training.batches import ImageSet
 from ddpm.training.divergence import Watch, is_finite
 from ddpm.training.step import TrainStep
 
-MAX_EVALUATIONS = 100  # points of the held-out curve; more would cost more than 1 % of a training
+MAX_EVALUATIONS = 100  # points of the held-out curve; each costs a forward pass over the held-out images
 FORECAST_STEPS = 5  # after the first, which takes longer
 # Images in the network at a time when it is measured: always as many, so that neither train.batch_size nor accumulate
 # changes what is measured, and so few that they need less memory than a step with 4.
@@ -184,14 +184,15 @@ class Training:
     @torch.no_grad()
     def heldout_loss(self) -> float:
         """Mean loss of the averaged network on the held-out images, with the same noise in every training."""
-        torch.manual_seed(0)
+        noise = torch.Generator().manual_seed(0)  # on the CPU, so that it is the same for every device
         count, total = len(self.heldout_set), 0.0
         # Evenly spaced, and shuffled because neighbouring images often are of one class.
         times = (torch.arange(count) + 0.5) / count * self.diffusion.timesteps
-        times = times.long()[torch.randperm(count)].to(self.device)
+        times = times.long()[torch.randperm(count, generator=noise)].to(self.device)
         for rows in torch.split(torch.arange(count), MEASURED_AT_ONCE):
             x0, labels = self.heldout_set.batch(rows)
-            t, eps = times[rows.to(self.device)], torch.randn_like(x0)
+            t = times[rows.to(self.device)]
+            eps = torch.empty_like(x0, device="cpu").normal_(generator=noise).to(self.device)
             total += self.optimisation.losses(self.ema.model, x0, labels, t, eps)[0].sum().item()
         return total / count
 

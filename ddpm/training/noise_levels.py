@@ -20,14 +20,14 @@ IMAGES = 500  # at most; each goes through the network once in every bin
 def loss_by_noise_level(
     network: Callable[[Tensor, Tensor, Tensor], Tensor], diffusion: Diffusion, images: ImageSet, batch_size: int
 ) -> pd.DataFrame:
-    """Mean L_simple of a network in each range of t, in float32.
+    """Mean L_simple of a network in each range of t, in float32 (on GPUs that have it: TF32).
 
     Images, noise and time steps are the same at every call and for every seed, and each image has the same noise in all
     bins, so that differences between bins, schedules and trainings are not those of luck. No other random numbers
     change.
 
     Args:
-        network: from x_t (B, 3, H, W) float32, t (B,) int64 and classes (B,) int64 to its answer, see
+        network: from x_t (B, 3, H, W) float32, t (B,) int64 and classes (B,) int64 to its output, see
             `Diffusion.split`; in evaluation mode.
         diffusion: on the device of the images.
         images: at least one; of more than 500, 500 evenly spaced ones are taken.

@@ -13,6 +13,7 @@ from ddpm.data.dataset import PackedImages
 from ddpm.data.pictures import enlarge, grid
 from ddpm.diffusion.process import Diffusion
 from ddpm.evaluation.quick_scores import QuickScores
+from ddpm.model.model_file import unseen_classes
 from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import UNet, count_parameters
 from ddpm.runtime.checkpoint import Checkpoint
@@ -159,9 +160,8 @@ def prepare(config: Config, packed: PackedImages, device: torch.device, group: G
 def describe_model(config: Config, packed: PackedImages, training: Training) -> dict[str, Any]:
     """Collect all that sampling needs to know of the model, and how it came to be."""
     names, labels = packed.summary["class_names"], packed.items["label"].to_numpy()
-    rows, heldout_rows = split(config, packed)
+    rows, _ = split(config, packed)
     counts = np.bincount(labels[rows], minlength=len(names)).tolist()
-    unseen = [names[label] for label in np.unique(labels[heldout_rows]) if not counts[label]]
     return {
         **config.model_dump(mode="json", include={"schedule", "diffusion", "model"}),
         "image_size": config.data.image_size,
@@ -176,7 +176,6 @@ def describe_model(config: Config, packed: PackedImages, training: Training) -> 
             "skipped_images": len(packed.summary.get("skipped", [])),
             "steps": training.steps,
             "parameters": sum(tensor.numel() for tensor in training.unet.sampling_weights().values()),
-            **({"unseen_classes": unseen} if config.model.conditional and unseen else {}),
         },
     }
 
@@ -199,8 +198,8 @@ def resume(
             f"{training.steps} steps on {describe(training.device, training.group.size)}. "
             f"The images ({packed.images.nbytes / 1e6:.0f} MB) {training.train_set.place}."
         )
-        if unseen := description["training"].get("unseen_classes"):
-            print(f"All images of {', '.join(map(repr, unseen))} are held out, so the model will not know them.")
+        if unseen := unseen_classes(description):
+            print(f"No training image shows {', '.join(map(repr, unseen))}: the model will not know these classes.")
     if state := training.group.broadcast(checkpoint.load() if checkpoint else None):
         training.restore(state)
         if checkpoint:

@@ -63,9 +63,11 @@ class TrainStep:
             self._network = torch.compile(self._network, dynamic=False)  # type: ignore[assignment]
 
     def __call__(self, step: int) -> Tensor:
-        """Take step number `step`; returns `curves` on the device, float32, vlb in bits per pixel and channel.
+        """Take step number `step`; returns `curves` on the device, float32.
 
-        They are those of the whole batch, also where other processes have a share of it.
+        loss is L_simple; vlb, of a learned variance, estimates the variational bound without L_T, the sum over all T
+        steps, in bits per pixel and channel (Nichol & Dhariwal 2021, eq. 4). They are those of the whole batch, also
+        where other processes have a share of it.
         """
         batch = self._batch(step)
         self.unet.train()
@@ -159,9 +161,9 @@ class TrainStep:
         # depend on how the levels are drawn; those of the held-out images do not.
         gamma = self.config.min_snr
         weighted = (self.diffusion.min_snr_weight(t, gamma) * simple).sum() / count if gamma else loss
-        hybrid = weighted + WEIGHT * self.diffusion.timesteps * vlb[0] if vlb else weighted
+        hybrid = weighted + WEIGHT * self.diffusion.timesteps * vlb[0] if vlb else weighted  # the mean is of one term
         hybrid.backward()  # type: ignore[no-untyped-call]
-        return [term.detach() for term in (loss, *vlb)]
+        return [loss.detach(), *(self.diffusion.timesteps * term.detach() for term in vlb)]
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, self._dtype) if self._dtype else nullcontext()

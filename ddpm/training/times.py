@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Laplace
 
 from ddpm.diffusion.process import Diffusion
+from ddpm.diffusion.schedules import log_snr
 
 WIDTH = 0.5  # of the distribution of log-SNR, b of Hang et al. 2024, with which theirs was best
 
@@ -22,8 +23,8 @@ def draws(timesteps: str, diffusion: Diffusion) -> Callable[[int], Tensor]:
     device = diffusion.alphas_cumprod.device
     if timesteps == "uniform":
         return lambda count: torch.randint(diffusion.timesteps, (count,), device=device)
-    log_snr = diffusion.alphas_cumprod.logit()  # falls with t
-    between = (log_snr[1:] + log_snr[:-1]) / 2
+    levels = log_snr(diffusion.alphas_cumprod)  # fall with t
+    between = (levels[1:] + levels[:-1]) / 2
     zero = torch.zeros((), dtype=torch.float64, device=device)
     above = 1 - Laplace(zero, WIDTH).cdf(between)  # type: ignore[no-untyped-call]  # the probability of a lower t
     return lambda count: torch.searchsorted(above, torch.rand(count, dtype=torch.float64, device=device))

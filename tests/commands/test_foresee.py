@@ -68,7 +68,7 @@ def test_its_operations_are_those_of_pytorchs_counter(config, patch):
         unet, x, t = UNet(model, 64), torch.empty(8, 3, 64, 64), torch.zeros(8, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
         unet(x, t).sum().backward()
-    # Attention's kernel computes a product again on the way back, which is not in the plain one.
+    # Attention's kernel computes a product again in the backward pass, which is not in the plain one.
     assert training_need(config, packed(config), 0).flops == pytest.approx(counter.get_total_flops(), rel=0.01)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         unet.eval()(x, t)

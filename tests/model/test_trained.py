@@ -44,6 +44,15 @@ def test_image_depends_on_seed_and_index_not_on_batch_size(tmp_path, tiny_model,
     assert not np.array_equal(whole, model.sample(7, steps=6, seed=4, batch_size=7, **options))
 
 
+def test_a_gpu_samples_with_tf32_as_it_trains(folder):
+    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
+    try:
+        ddpm.load_model(folder, device="cpu")
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
 def test_saving_twice_gives_the_same_bytes(tmp_path, tiny_model):
     for name in ("a", "b"):
         write_model(tmp_path / name, tiny_model)

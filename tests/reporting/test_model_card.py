@@ -67,6 +67,10 @@ def test_the_card_tells_on_which_patches_the_network_works(tmp_path, monkeypatch
     [
         ({"min_snr": 0.0, "augment": 0.0}, "with mirroring |"),
         ({"min_snr": 5.0, "augment": 0.12}, "with mirroring, augmentation 0.12, Min-SNR-5 loss weight |"),
+        ({"lr_decay": 0.0}, "with learning rate 0.0002, dropout"),
+        ({"lr_decay": 0.15}, "with learning rate 0.0002 that falls to 0 in the last 15 %, dropout"),
+        ({"ema_length": 0.0}, "exponential average with decay 0.9999; sha256"),
+        ({"ema_length": 0.05}, "power-function average over 5 % of the training; sha256"),
     ],
 )
 def test_the_card_tells_the_tricks_of_the_training(tmp_path, monkeypatch, train, told):

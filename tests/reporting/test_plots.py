@@ -9,6 +9,7 @@ import pytest
 
 from ddpm.data.dataset import PackedImages
 from ddpm.reporting import data_plots, plots, schedule_plots
+from ddpm.reporting.training_curves import training_facts
 
 
 def packed(sizes):
@@ -73,3 +74,17 @@ def test_mean_colours_average_each_class_and_leave_empty_ones_white(tmp_path):
     images.summary["class_counts"].append(0)
     assert data_plots.mean_colours(images).tolist() == [[127.5, 0, 127.5], [49.5, 49.5, 177], [255, 255, 255]]
     data_plots.save_all(images, tmp_path)
+
+
+def test_the_last_loss_is_a_mean_that_a_short_last_point_hardly_moves(tmp_path):
+    """Every step but the last has loss 1 in its second half; the last point is of one step alone."""
+    steps = [*range(50, 1001, 50), 1001]
+    train = pd.DataFrame({"step": steps, "epoch": steps, "loss": [9.0] * 10 + [1.0] * 10 + [10.0], "grad_norm": 1.0})
+    train.to_csv(tmp_path / "train.csv", index=False)
+    pd.DataFrame(columns=["step", "epoch", "loss"]).to_csv(tmp_path / "heldout.csv", index=False)
+    levels = pd.DataFrame({"t_low": [0, 5], "t_high": [4, 9], "log_snr": [3.0, -2.0], "loss": [0.5, 0.1]})
+    levels.to_csv(tmp_path / "noise_levels.csv", index=False)
+    facts = training_facts({}, tmp_path, tmp_path / "pictures")
+    assert facts["standing"] is None
+    assert facts["last"] == {"train": pytest.approx((450 * 1 + 10) / 451), "heldout": None, "steps": 451}
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"curves.png", "noise_levels.png"}

@@ -25,7 +25,14 @@ REFERENCE = Reference("slow", "photographs", CURVE)
 @pytest.fixture
 def about(config):
     """The description of a model that was trained on Flowers-102 with params.yaml."""
-    data = {"source": "flowers102", "splits": ["test", "train", "val"], "images": 100, "seed": 5, "steps": 40}
+    data = {
+        "source": "flowers102",
+        "splits": ["test", "train", "val"],
+        "images": 90,
+        "heldout_images": 10,
+        "seed": 5,
+        "steps": 40,
+    }
     description = described(config)
     return description | {"training": description["training"] | data}
 
@@ -77,6 +84,12 @@ def test_points_that_were_not_measured_are_left_out():
 def test_a_loss_is_judged_by_the_curve_within_five_percent(loss, standing):
     sentence = f"Held-out loss {loss:.3f} at 31,623 images; the reference (slow) had 0.150: {standing}."
     assert REFERENCE.verdict(31_623, loss) == sentence
+
+
+@pytest.mark.parametrize(("heldout", "differs"), [(11, ()), (9, ()), (50, ("`data.holdout` 0.5 (0.1)",))])
+def test_fewer_images_to_learn_from_make_another_recipe(about, file, heldout, differs):
+    split = {"images": 100 - heldout, "heldout_images": heldout}
+    assert Reference.of(about | {"training": about["training"] | split}).differs == differs
 
 
 def test_neither_seed_nor_cost_nor_length_makes_another_recipe(about, file):

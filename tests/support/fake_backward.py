@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class _Box:
-    """A tensor that a node has saved for its way back."""
+    """A tensor that a node has saved for the backward pass."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor: Tensor | None = tensor

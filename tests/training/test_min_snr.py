@@ -41,7 +41,7 @@ def test_whatever_the_target_an_error_of_the_image_costs_the_same(schedule, targ
 def test_weights_are_those_of_the_scripts_of_diffusers(schedule, target):
     """examples/text_to_image/train_text_to_image.py, which has these two targets."""
     diffusion, t = Diffusion(schedule, 1000, target), torch.arange(1000)
-    levels = [diffusion.level(step) for step in range(-1, 1000)]
+    levels = [diffusion.alpha_cumprod(step) for step in range(-1, 1000)]
     betas = [1 - after / before for before, after in pairwise(levels)]
     theirs = compute_snr(DDPMScheduler(trained_betas=betas), t)
     weights = torch.stack([theirs, 5.0 * torch.ones_like(t)], dim=1).min(dim=1)[0]

@@ -128,7 +128,7 @@ def test_a_batch_taken_in_parts_has_the_same_gradients_and_curves(conditional, a
 
 
 def test_activations_that_are_computed_again_give_the_same_bytes_and_are_not_kept(tiny_model):
-    """With the same dropout on the way back as on the way there."""
+    """With the same dropout in the backward pass as in the forward pass."""
     model = tiny_model.model_copy(update={"dropout": 0.3})
     kept, forgotten, weights = [], [], []
     for sizes, checkpointed in ((kept, False), (forgotten, True)):

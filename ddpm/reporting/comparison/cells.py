@@ -21,7 +21,7 @@ APART_GROUPS = ("params.data.", "params.fid.", "params.tracking.")
 HOLDOUT = "params.data.holdout"  # the one parameter of the data that their checksum does not cover
 
 # Parameters and tags that a comparison asks for.
-TOLD = [
+SHOWN = [
     *(f"params.{name}" for name in ("schedule", "epochs", "seed", "data.holdout", "fid.reference", "sample.n")),
     *SAMPLER,
     *(f"tags.{name}" for name in ("weights.sha256", "data.sha256", "device")),
@@ -39,8 +39,8 @@ def tidy(runs: pd.DataFrame) -> pd.DataFrame:
         Its columns and those of PROTOCOL; schedule, epochs, seed, steps; of each score s of SCORES s, s_low, s_high and
         s_floor; hours (of training) and device. Scores, hours, epochs and steps are numbers, NaN where unknown.
     """
-    named = runs.reindex(columns=runs.columns.union([*TOLD, SECONDS], sort=False)).copy()
-    named[TOLD] = named[TOLD].astype("string")  # a column that no run has would be one of numbers
+    named = runs.reindex(columns=runs.columns.union([*SHOWN, SECONDS], sort=False)).copy()
+    named[SHOWN] = named[SHOWN].astype("string")  # a column that no run has would be one of numbers
     for column in ("schedule", "seed"):
         named[column] = named[f"params.{column}"]
     named["epochs"] = pd.to_numeric(named["params.epochs"], errors="coerce")

@@ -20,12 +20,12 @@ def epochs_name(epochs: int) -> str:
 
 def label(cell: Mapping[Any, Any], settings: Sequence[str]) -> str:
     """Sampler and steps, then each other parameter in which the runs differ."""
-    return join(" ".join(_told(cell[name]) for name in SAMPLER), *options(cell, settings))
+    return join(" ".join(_text(cell[name]) for name in SAMPLER), *options(cell, settings))
 
 
 def options(cell: Mapping[Any, Any], settings: Sequence[str]) -> list[str]:
     """Name and value of each parameter but sampler and steps."""
-    return [f"{name.removeprefix('params.')} {_told(cell[name])}" for name in settings if name not in SAMPLER]
+    return [f"{name.removeprefix('params.')} {_text(cell[name])}" for name in settings if name not in SAMPLER]
 
 
 def join(*parts: str) -> str:
@@ -33,5 +33,5 @@ def join(*parts: str) -> str:
     return " · ".join(parts)
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     return "not recorded" if pd.isna(value) else str(value)
