@@ -54,7 +54,7 @@ def doctor(arguments: argparse.Namespace) -> None:
     from ddpm.training.setup import planned_parameters
 
     device = choose_device(config.device)
-    config = config.model_copy(update={"device": device.type})  # said once what auto means
+    config = config.model_copy(update={"device": device.type})  # `auto` is resolved once
     try:
         images = count_images(config)
     except InputError:  # one of the checks says so

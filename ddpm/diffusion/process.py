@@ -1,4 +1,4 @@
-"""The forward process, what the network learns of it, and the way back (Ho et al. 2020)."""
+"""The forward process, what the network learns of it, and the reverse process (Ho et al. 2020)."""
 
 import math
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from torch import Tensor
 
 from ddpm.diffusion.schedules import SCHEDULES
 
-Level = TypeVar("Level", float, Tensor)
+Number = TypeVar("Number", float, Tensor)
 
 
 @dataclass(frozen=True)
-class Posterior(Generic[Level]):
+class Posterior(Generic[Number]):
     """q(x_s | x_t, x_0) for s < t: a Gaussian with mean `x0_weight · x_0 + xt_weight · x_t` (Ho et al. 2020, eq. 6-7).
 
     variance: the true one, "small"; beta: the upper bound, "large" (Ho et al. 2020, section 3.2).
     """
 
-    x0_weight: Level
-    xt_weight: Level
-    variance: Level
-    beta: Level
+    x0_weight: Number
+    xt_weight: Number
+    variance: Number
+    beta: Number
 
     def log_variance(self, v: Tensor) -> Tensor:
         """The logarithm of a learned variance: v 0 is the small one, 1 the large (Nichol & Dhariwal 2021, eq. 15)."""
@@ -31,23 +31,23 @@ class Posterior(Generic[Level]):
         return v * large + (1 - v) * small
 
 
-def posterior(level_t: Level, level_s: Level) -> Posterior[Level]:
-    """The way back between two levels ᾱ_t < ᾱ_s, float64 numbers or tensors.
+def posterior(alpha_cumprod_t: Number, alpha_cumprod_s: Number) -> Posterior[Number]:
+    """The reverse step between two noise levels, given by their ᾱ_t < ᾱ_s, float64 numbers or tensors.
 
     Steps may be skipped: the product of the α in between takes the place of α_t (Nichol & Dhariwal 2021, eq. 19).
     """
-    alpha = level_t / level_s
+    alpha = alpha_cumprod_t / alpha_cumprod_s
     beta = 1 - alpha
     return Posterior(
-        x0_weight=level_s**0.5 * beta / (1 - level_t),
-        xt_weight=alpha**0.5 * (1 - level_s) / (1 - level_t),
-        variance=beta * (1 - level_s) / (1 - level_t),
+        x0_weight=alpha_cumprod_s**0.5 * beta / (1 - alpha_cumprod_t),
+        xt_weight=alpha**0.5 * (1 - alpha_cumprod_s) / (1 - alpha_cumprod_t),
+        variance=beta * (1 - alpha_cumprod_s) / (1 - alpha_cumprod_t),
         beta=beta,
     )
 
 
 class Diffusion:
-    """One noise schedule, one prediction target, and whether the network also predicts the variance of its way back.
+    """One noise schedule, one prediction target, and whether the variance of the reverse process is predicted too.
 
     Attributes:
         alphas_cumprod: (T,) float64 on the given device, next to the images.
@@ -67,20 +67,20 @@ class Diffusion:
         self.target = target
         self.variance = variance
         # A second copy for the host: reading single values from a GPU would wait for it at every sampling step.
-        self._levels = self.alphas_cumprod.tolist()
+        self._alphas_cumprod = self.alphas_cumprod.tolist()
 
     @property
     def timesteps(self) -> int:
         """T, the number of noise levels in training."""
-        return len(self._levels)
+        return len(self._alphas_cumprod)
 
     @property
     def output_channels(self) -> int:
-        """Channels of the network's answer to an RGB image; `split` takes them apart."""
+        """Channels of the network's output for an RGB image; `split` takes them apart."""
         return 6 if self.variance == "learned" else 3
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Take the network's answer apart, the only place that knows the order of its channels.
+        """Take the network's output apart, the only place that knows the order of its channels.
 
         Args:
             output: (B, `output_channels`, H, W).
@@ -104,8 +104,8 @@ class Diffusion:
         Returns:
             sqrt(ᾱ_t) and sqrt(1 - ᾱ_t), each (B, 1, 1, 1) float32.
         """
-        level = self.alphas_cumprod[t].view(-1, 1, 1, 1)
-        return level.sqrt().float(), (1 - level).sqrt().float()
+        alpha_cumprod = self.alphas_cumprod[t].view(-1, 1, 1, 1)
+        return alpha_cumprod.sqrt().float(), (1 - alpha_cumprod).sqrt().float()
 
     def add_noise(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Draw x_t from q(x_t | x_0) with the given noise (Ho et al. 2020, eq. 4).
@@ -119,7 +119,7 @@ class Diffusion:
         return alpha * x0 + sigma * eps
 
     def target_of(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """What a perfect network would answer to x_t; v = α ε - σ x_0 (Salimans & Ho 2022, appendix D)."""
+        """What a perfect network would predict for x_t; v = α ε - σ x_0 (Salimans & Ho 2022, appendix D)."""
         if self.target == "eps":
             return eps
         if self.target == "x0":
@@ -155,21 +155,21 @@ class Diffusion:
         Returns:
             (B,) float32.
         """
-        level = self.alphas_cumprod[t]
-        snr = level / (1 - level)
+        alpha_cumprod = self.alphas_cumprod[t]
+        snr = alpha_cumprod / (1 - alpha_cumprod)
         # By how much an error of x0 grows, squared, when it is expressed as one of the target.
         growth = {"x0": torch.ones_like(snr), "eps": snr, "v": snr + 1}[self.target]
         return (snr.clamp(max=gamma) / growth).float()
 
-    def level(self, t: int) -> float:
+    def alpha_cumprod(self, t: int) -> float:
         """ᾱ_t, with t = -1 standing for the clean image."""
-        return 1.0 if t < 0 else self._levels[t]
+        return 1.0 if t < 0 else self._alphas_cumprod[t]
 
     def half_log_snr(self, t: int) -> float:
         """λ_t = log(α_t / σ_t), which is infinite for the clean image (Lu et al. 2022, section 2)."""
-        level = self.level(t)
-        return 0.5 * (math.log(level) - math.log1p(-level)) if level < 1 else math.inf
+        alpha_cumprod = self.alpha_cumprod(t)
+        return 0.5 * (math.log(alpha_cumprod) - math.log1p(-alpha_cumprod)) if t >= 0 else math.inf
 
     def posterior(self, t: int, s: int) -> Posterior[float]:
-        """The way back from step t to an earlier step s; s = -1 is the clean image."""
-        return posterior(self.level(t), self.level(s))
+        """The reverse step from t to an earlier s; s = -1 is the clean image."""
+        return posterior(self.alpha_cumprod(t), self.alpha_cumprod(s))

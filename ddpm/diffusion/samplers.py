@@ -60,9 +60,9 @@ def ddim(
     for t, s in pairwise([*steps, -1]):
         x0, _ = denoise(x, t)
         # From the clipped image, so that the two parts still add up to x.
-        eps = (x - diffusion.level(t) ** 0.5 * x0) / (1 - diffusion.level(t)) ** 0.5
+        eps = (x - diffusion.alpha_cumprod(t) ** 0.5 * x0) / (1 - diffusion.alpha_cumprod(t)) ** 0.5
         variance = eta**2 * diffusion.posterior(t, s).variance
-        x = diffusion.level(s) ** 0.5 * x0 + (1 - diffusion.level(s) - variance) ** 0.5 * eps
+        x = diffusion.alpha_cumprod(s) ** 0.5 * x0 + (1 - diffusion.alpha_cumprod(s) - variance) ** 0.5 * eps
         if variance > 0:
             x = x + variance**0.5 * noise()
         yield x
@@ -86,8 +86,8 @@ def dpmpp_2m(
         if before is not None and s >= 0:
             last_x0, last_h = before
             d = x0 + (x0 - last_x0) * h / (2 * last_h)
-        alpha_s, sigma_s = diffusion.level(s) ** 0.5, (1 - diffusion.level(s)) ** 0.5
-        shrink = sigma_s / (1 - diffusion.level(t)) ** 0.5
+        alpha_s, sigma_s = diffusion.alpha_cumprod(s) ** 0.5, (1 - diffusion.alpha_cumprod(s)) ** 0.5
+        shrink = sigma_s / (1 - diffusion.alpha_cumprod(t)) ** 0.5
         if sde and s >= 0:
             x = shrink * math.exp(-h) * x - alpha_s * math.expm1(-2 * h) * d
             x = x + sigma_s * (-math.expm1(-2 * h)) ** 0.5 * noise()

@@ -1,4 +1,4 @@
-"""The variational bound, by which a network learns the variance of its way back (Nichol & Dhariwal 2021, section 3)."""
+"""The variational bound, which teaches the variance of the reverse process (Nichol & Dhariwal 2021, section 3)."""
 
 import math
 from dataclasses import replace
@@ -34,16 +34,16 @@ def bound(diffusion: Diffusion, prediction: Tensor, v: Tensor, x0: Tensor, x_t: 
         (B,) float32, bits per pixel and channel.
     """
     steps = t.view(-1, 1, 1, 1)
-    levels = diffusion.alphas_cumprod
-    back = posterior(levels[steps], torch.where(steps > 0, levels[steps - 1], 1.0))
+    alphas_cumprod = diffusion.alphas_cumprod
+    true = posterior(alphas_cumprod[steps], torch.where(steps > 0, alphas_cumprod[steps - 1], 1.0))
     # The true variance of the last step is 0, which has no logarithm; that of the step before stands in for it, as in
     # the code of Ho et al. 2020. It is the smallest of the others.
-    back = replace(back, variance=back.variance.clamp(min=diffusion.posterior(1, 0).variance))
+    true = replace(true, variance=true.variance.clamp(min=diffusion.posterior(1, 0).variance))
     guess = diffusion.predict_x0(prediction.detach().float(), x_t, t)
     # Both means have the same part of x_t, so only the images distinguish them.
-    error = back.x0_weight.float() * (x0 - guess)
-    log_variance = back.log_variance(v)
-    divergence = gaussian_kl(error, back.variance.log().float(), log_variance)
+    error = true.x0_weight.float() * (x0 - guess)
+    log_variance = true.log_variance(v)
+    divergence = gaussian_kl(error, true.variance.log().float(), log_variance)
     # The guess of a noisy step may be so far off that rounding leaves no likelihood, whose gradient, NaN, would pass
     # the choice below as well.
     code_length = -discretized_log_likelihood(x0, torch.where(steps > 0, x0, guess), log_variance)

@@ -9,7 +9,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 class GroupNorm(nn.GroupNorm):
     """Group normalisation (Wu & He 2018); with scale and shift, AdaGN (Dhariwal & Nichol 2021, section 3.1).
 
-    PyTorch's own on a GPU, in the precision of its input. On a CPU its way back is slow where the channels lie
+    PyTorch's own on a GPU, in the precision of its input. On a CPU its backward pass is slow where the channels lie
     together (channels_last), which the convolutions there want; and scale and shift would be two more passes over the
     image each way.
     """
@@ -36,8 +36,8 @@ def low_precision_group_norm(
 ) -> Tensor:
     """Group normalisation, and AdaGN, that reads and writes the bfloat16 of x; it adds up in float32 all the same.
 
-    Autocast would let a GPU normalise in float32, and with it do and keep for the way back all that follows up to the
-    next convolution, which rounds to bfloat16 anyway: 1.7 times the memory of a training step, and twice the traffic.
+    Autocast would let a GPU normalise in float32, and with it do and keep for the backward pass all that follows up to
+    the next convolution, which rounds to bfloat16 anyway: 1.7 times the memory of a training step, twice the traffic.
     Against float64, the root mean square error is 0.25 % of the output's own, with scale and shift 0.34 %; autocast's,
     rounded once for the convolution, is 0.17 % and 0.24 %. Those of the gradients are below 0.5 %. All are measured on
     a CPU. Older kernels for GPUs also round the mean of a group, as the input has been rounded.

@@ -98,7 +98,7 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class Level(nn.Module):
+class UNetBlock(nn.Module):
     """A residual block, and self-attention where this resolution has it."""
 
     def __init__(self, in_channels: int, out_channels: int, embed_channels: int, config: ModelConfig, attend: bool):
@@ -116,11 +116,11 @@ class Level(nn.Module):
 class UNet(nn.Module):
     """Noisy image, time step and optional class in; prediction of the same size out.
 
-    Every resolution has `blocks` levels on the way down and one more on the way up, each of which takes in the
-    output of its counterpart.
+    Every resolution has `blocks` times a `UNetBlock` on the way down and one more on the way up, each of which takes in
+    the output of its counterpart.
 
     Attributes:
-        checkpoint_activations: keep only the inputs of each level for the way back, and compute the rest again, with
+        checkpoint_activations: keep only the inputs of each block for the backward pass, and recompute the rest, with
             the same dropout (Chen et al. 2016).
     """
 
@@ -162,7 +162,7 @@ class UNet(nn.Module):
         skips, channels = [width], width
         for i, (out, attend) in enumerate(zip(widths, attends, strict=True)):
             for _ in range(config.blocks):
-                self.down.append(Level(channels, out, embed, config, attend))
+                self.down.append(UNetBlock(channels, out, embed, config, attend))
                 channels = out
                 skips.append(channels)
             if i < len(widths) - 1:
@@ -172,15 +172,15 @@ class UNet(nn.Module):
         bottom_attends = bool(config.attention)
         self.middle = nn.ModuleList(
             [
-                Level(channels, channels, embed, config, bottom_attends),
-                Level(channels, channels, embed, config, attend=False),
+                UNetBlock(channels, channels, embed, config, bottom_attends),
+                UNetBlock(channels, channels, embed, config, attend=False),
             ]
         )
 
         self.up = nn.ModuleList()
         for i, (out, attend) in reversed(list(enumerate(zip(widths, attends, strict=True)))):
             for _ in range(config.blocks + 1):
-                self.up.append(Level(channels + skips.pop(), out, embed, config, attend))
+                self.up.append(UNetBlock(channels + skips.pop(), out, embed, config, attend))
                 channels = out
             if i > 0:
                 self.up.append(Upsample(channels))
@@ -217,23 +217,23 @@ class UNet(nn.Module):
         x = self.stem(x)
         skips = [x]
         for layer in self.down:
-            x = self._level(layer, x, embedding) if isinstance(layer, Level) else layer(x)
+            x = self._block(layer, x, embedding) if isinstance(layer, UNetBlock) else layer(x)
             skips.append(x)
         for layer in self.middle:
-            x = self._level(layer, x, embedding)
+            x = self._block(layer, x, embedding)
         for layer in self.up:
-            x = self._level(layer, x, embedding, skips.pop()) if isinstance(layer, Level) else layer(x)
+            x = self._block(layer, x, embedding, skips.pop()) if isinstance(layer, UNetBlock) else layer(x)
         x = self.head(x)
-        return x if self.pixels is None else self._level(self.pixels, x, *fine)
+        return x if self.pixels is None else self._block(self.pixels, x, *fine)
 
     def sampling_weights(self) -> dict[str, Tensor]:
         """All of the state that sampling needs: without the layer for augmentations, of which it has none."""
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("augment.")}
 
-    def _level(self, level: nn.Module, *inputs: Tensor) -> Tensor:
+    def _block(self, block: nn.Module, *inputs: Tensor) -> Tensor:
         if self.checkpoint_activations and self.training:
-            return checkpoint(level, *inputs, use_reentrant=False)
-        return level(*inputs)
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -58,7 +58,7 @@ class Group:
         return contents[0]
 
     def gather(self, content: Any) -> list[Any]:
-        """Collect what every process has, by rank, in the first one; the others get an empty list."""
+        """Collect what every process has, by rank, at rank 0; the others get an empty list."""
         if self.size == 1:
             return [content]
         gathered = [None] * self.size if self.rank == 0 else None

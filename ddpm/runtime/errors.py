@@ -72,7 +72,7 @@ def guarded(action: Callable[[], object]) -> None:
     """
     withstand(end_quietly)
     try:
-        _tell_faults(action)
+        _report_faults(action)
         sys.stdout.flush()
     except SystemExit as ended:
         if "RANK" in os.environ and isinstance(ended.code, int):
@@ -84,7 +84,7 @@ def guarded(action: Callable[[], object]) -> None:
         raise
 
 
-def _tell_faults(action: Callable[[], object]) -> None:
+def _report_faults(action: Callable[[], object]) -> None:
     try:
         action()
     except InputError as error:

@@ -66,7 +66,7 @@ def end(number: int, where: str = "") -> NoReturn:
     """
     _request.number = number  # the launcher will ask this process as well, which is an echo
     if where:
-        _say(f"{signal.Signals(number).name}: {where}; run the same command again to go on")
+        _report(f"{signal.Signals(number).name}: {where}; run the same command again to go on")
     sys.exit(128 + number)
 
 
@@ -84,7 +84,7 @@ def _take(number: int, frame: FrameType | None) -> None:
     if not (is_first and _request.may_wait):
         sys.exit(128 + number)
     if os.environ.get("RANK", "0") == "0":
-        _say("Finishing this step and keeping a checkpoint; ask again to end at once.")
+        _report("Finishing this step and keeping a checkpoint; ask again to end at once.")
 
 
 def _imports(frame: FrameType | None) -> bool:
@@ -98,7 +98,7 @@ def _imports(frame: FrameType | None) -> bool:
     return frame is not None
 
 
-def _say(sentence: str) -> None:
+def _report(sentence: str) -> None:
     """Tell on stderr, also from within a handler, which may have interrupted a print.
 
     The terminal may be closed, or the program that reads a pipe have died of the same Ctrl-C: then all that is printed

@@ -33,12 +33,12 @@ def steps_between(diffusion, start, stop, count):
 
 def spread(diffusion, t, std):
     """Standard deviation of x_t around α_t times the mean of images N(mean, std²)."""
-    return (diffusion.level(t) * std**2 + 1 - diffusion.level(t)) ** 0.5
+    return (diffusion.alpha_cumprod(t) * std**2 + 1 - diffusion.alpha_cumprod(t)) ** 0.5
 
 
 def denoise_gaussian(diffusion, x, t, mean, std):
     """E[x_0 | x_t] for images N(mean, std²)."""
-    alpha = diffusion.level(t) ** 0.5
+    alpha = diffusion.alpha_cumprod(t) ** 0.5
     return mean + alpha * std**2 / spread(diffusion, t, std) ** 2 * (x - alpha * mean)
 
 
@@ -51,7 +51,7 @@ def mixture(diffusion):
     """The best denoiser of the mixture: those of its parts, weighted by how likely x_t came from each."""
 
     def denoise(x, t):
-        distances = torch.stack([x - diffusion.level(t) ** 0.5 * centre for centre in CENTRES])
+        distances = torch.stack([x - diffusion.alpha_cumprod(t) ** 0.5 * centre for centre in CENTRES])
         weights = torch.softmax(-0.5 * (distances / spread(diffusion, t, WIDTH)) ** 2, dim=0)
         images = torch.stack([denoise_gaussian(diffusion, x, t, centre, WIDTH) for centre in CENTRES])
         return (weights * images).sum(dim=0), None
@@ -77,7 +77,7 @@ def test_order_on_a_gaussian(diffusion, sampler, expected):
     def error(count):
         steps = steps_between(diffusion, -4, 4, count)
         (mean0, std0), (mean1, std1) = (
-            (diffusion.level(t) ** 0.5 * MEAN, spread(diffusion, t, STD)) for t in (steps[0], steps[-1])
+            (diffusion.alpha_cumprod(t) ** 0.5 * MEAN, spread(diffusion, t, STD)) for t in (steps[0], steps[-1])
         )
         deviations = torch.tensor([-2.0, -1.0, 0.5, 1.0, 3.0], dtype=torch.float64)
         x = at_end(sampler, gaussian(diffusion), diffusion, mean0 + std0 * deviations, steps)
@@ -88,7 +88,7 @@ def test_order_on_a_gaussian(diffusion, sampler, expected):
 
 def mixture_cdf(diffusion, x, t):
     return np.mean(
-        [stats.norm.cdf(x, diffusion.level(t) ** 0.5 * c, spread(diffusion, t, WIDTH)) for c in CENTRES], axis=0
+        [stats.norm.cdf(x, diffusion.alpha_cumprod(t) ** 0.5 * c, spread(diffusion, t, WIDTH)) for c in CENTRES], axis=0
     )
 
 
@@ -120,7 +120,7 @@ def moments(sampler, diffusion, count):
     left, *noise_gains = (x[1:] - x[0]).tolist()
     start, end = (spread(diffusion, t, STD) ** 2 for t in (steps[0], steps[-1]))
     # Bayes: E[x_s | x_t] has the slope Cov(x_s, x_t) / Var(x_t), and the covariance is α_t / α_s Var(x_s).
-    exactly_left = (diffusion.level(steps[0]) / diffusion.level(steps[-1])) ** 0.5 * end / start
+    exactly_left = (diffusion.alpha_cumprod(steps[0]) / diffusion.alpha_cumprod(steps[-1])) ** 0.5 * end / start
     return left, left**2 * start + sum(gain**2 for gain in noise_gains), exactly_left, end
 
 
@@ -158,7 +158,7 @@ def test_second_order_needs_fewer_steps_for_a_whole_image(schedule):
     """From x_T to the image with T = 1000, against the true ends of the paths."""
     diffusion = Diffusion(schedule, 1000, "x0")
     deviations = torch.tensor([-2.0, -1.0, 0.5, 1.0, 3.0], dtype=torch.float64)
-    start = diffusion.level(999) ** 0.5 * MEAN + spread(diffusion, 999, STD) * deviations
+    start = diffusion.alpha_cumprod(999) ** 0.5 * MEAN + spread(diffusion, 999, STD) * deviations
 
     def error(sampler, spacing, count):
         *_, x = sampler(gaussian(diffusion), diffusion, start, SPACINGS[spacing](diffusion, count), None)

@@ -30,10 +30,10 @@ def test_one_jump_equals_many_small_steps(schedule):
     diffusion = Diffusion(schedule, 50, "eps")
     mean, variance = 1.0, 0.0
     for t in range(50):
-        beta = 1 - diffusion.level(t) / diffusion.level(t - 1)
+        beta = 1 - diffusion.alpha_cumprod(t) / diffusion.alpha_cumprod(t - 1)
         mean, variance = mean * (1 - beta) ** 0.5, variance * (1 - beta) + beta
-        assert mean == pytest.approx(diffusion.level(t) ** 0.5, rel=1e-9)
-        assert variance == pytest.approx(1 - diffusion.level(t), rel=1e-9)
+        assert mean == pytest.approx(diffusion.alpha_cumprod(t) ** 0.5, rel=1e-9)
+        assert variance == pytest.approx(1 - diffusion.alpha_cumprod(t), rel=1e-9)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -74,7 +74,7 @@ def test_posterior_equals_bayes_rule(schedule, t, s):
     """q(x_s | x_t, x_0) is proportional to q(x_t | x_s) q(x_s | x_0): multiply the two Gaussians."""
     diffusion = Diffusion(schedule, 1000, "eps")
     x0, x_t = 0.3, -0.8
-    level_t, level_s = diffusion.level(t), diffusion.level(s)
+    level_t, level_s = diffusion.alpha_cumprod(t), diffusion.alpha_cumprod(s)
     alpha = level_t / level_s
     precision = 1 / (1 - level_s) + alpha / (1 - alpha)
     mean = (level_s**0.5 * x0 / (1 - level_s) + alpha**0.5 * x_t / (1 - alpha)) / precision
@@ -109,7 +109,7 @@ def test_the_least_noise_is_exact():
     """1 - ᾱ of float32 would keep three digits of it."""
     diffusion = Diffusion("linear", 100_000, "eps")
     _, sigma = diffusion.alpha_sigma(torch.tensor([0]))
-    assert sigma.item() == pytest.approx((1 - diffusion.level(0)) ** 0.5, rel=1e-6)
+    assert sigma.item() == pytest.approx((1 - diffusion.alpha_cumprod(0)) ** 0.5, rel=1e-6)
 
 
 def test_half_log_snr_is_finite_but_for_the_clean_image():

@@ -236,11 +236,11 @@ def test_coefficients_are_exact_for_an_image_that_is_known(sampler):
     diffusion, x0 = Diffusion("cosine", 1000, "x0"), 0.5
     steps = trailing(diffusion, 30)
     start = torch.randn(50_000, 1, 1, 1)
-    x = diffusion.level(999) ** 0.5 * x0 + (1 - diffusion.level(999)) ** 0.5 * start
+    x = diffusion.alpha_cumprod(999) ** 0.5 * x0 + (1 - diffusion.alpha_cumprod(999)) ** 0.5 * start
     run = SAMPLERS[sampler](
         lambda x, t: (torch.full_like(x, x0), None), diffusion, x, steps, lambda: torch.randn_like(start)
     )
     for s, x in zip([*steps[1:], -1], run, strict=True):
-        level = diffusion.level(s)
+        level = diffusion.alpha_cumprod(s)
         assert x.mean().item() == pytest.approx(level**0.5 * x0, abs=0.02)
         assert x.std().item() == pytest.approx((1 - level) ** 0.5, rel=0.02, abs=1e-6)

@@ -9,7 +9,7 @@ from torch import nn
 
 import ddpm
 from ddpm.network.patches import Pixels
-from ddpm.network.unet import Attention, Level, UNet
+from ddpm.network.unet import Attention, UNet, UNetBlock
 from ddpm.runtime.errors import InputError
 from tests.support.networks import awake, write_model
 from tests.support.trainings import disks
@@ -122,7 +122,7 @@ def test_the_levels_and_their_attention_see_the_grid(tiny_model, patch, attentio
     unet = awake(UNet(changed(tiny_model, patch, attention=attention), 32))
     sides, attended = [], []
     for module in unet.modules():
-        if isinstance(module, Level):
+        if isinstance(module, UNetBlock):
             module.register_forward_pre_hook(lambda level, inputs: sides.append(inputs[0].shape[-1]))
         if isinstance(module, Attention):
             module.register_forward_pre_hook(lambda level, inputs: attended.append(inputs[0].shape[-1]))
