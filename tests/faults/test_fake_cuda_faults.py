@@ -92,8 +92,11 @@ def times_from_the_host(patch: Patch) -> None:
     patch.setattr(torch, "full", lambda size, value, device=None: true(size, value).to(device))
 
 
-def level_of_the_gpu(patch: Patch) -> None:
-    patch.setattr(Diffusion, "level", lambda diffusion, t: 1.0 if t < 0 else float(diffusion.alphas_cumprod[t]) * 0.5)
+def signal_of_the_gpu(patch: Patch) -> None:
+    def wrong(diffusion: Diffusion, t: int) -> float:
+        return 1.0 if t < 0 else float(diffusion.alphas_cumprod[t]) * 0.5
+
+    patch.setattr(Diffusion, "alpha_cumprod", wrong)
 
 
 def classes_on_the_host(patch: Patch) -> None:
@@ -146,7 +149,7 @@ FAULTS: list[tuple[Callable[[Patch], None], Callable[[], object], str]] = [
     (curves_on_the_host, steps, ON_TWO),
     (a_thread_without_a_number, lambda: steps(stream=True), "A thread initializer failed"),
     (times_from_the_host, lambda: sampling(2), "copy to the GPU"),
-    (level_of_the_gpu, lambda: sampling(2), "_local_scalar_dense"),
+    (signal_of_the_gpu, lambda: sampling(2), "_local_scalar_dense"),
     (classes_on_the_host, lambda: sampling(2), ON_TWO),
     (another_type_of_number, finished, "searchsorted"),
     (pixels_of_the_gpu, finished, "can't convert cuda"),

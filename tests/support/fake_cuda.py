@@ -101,7 +101,7 @@ def _with_known_levels(true_init: Any) -> Any:
     def init(diffusion: Diffusion, schedule: str, timesteps: int, *args: Any, **kwargs: Any) -> None:
         true_init(diffusion, schedule, timesteps, *args, **kwargs)
         with unset_fake_temporarily():
-            diffusion._levels = SCHEDULES[schedule](timesteps).tolist()
+            diffusion._alphas_cumprod = SCHEDULES[schedule](timesteps).tolist()
 
     return init
 
