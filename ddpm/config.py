@@ -211,6 +211,12 @@ class Config(_Group):
                 f"train.timesteps: found '{self.train.timesteps}', which hardly draws the ends of the diffusion, where "
                 "a learned variance is decided; choose uniform here, or fixed for diffusion.variance"
             )
+        if self.schedule == "linear" and self.train.timesteps != "uniform":
+            # Of 1.5 million draws of 1000 steps, it gets none in the last 183; cosine's last 22 and sigmoid's last 4.
+            raise ValueError(
+                f"train.timesteps: found '{self.train.timesteps}', which hardly draws the noisiest fifth of a linear "
+                "schedule, where every sampler starts; choose uniform here, or cosine or sigmoid for schedule"
+            )
         if self.sample.variance == "learned" and self.diffusion.variance == "fixed":
             raise ValueError(
                 "sample.variance: found 'learned', but diffusion.variance is fixed; choose small or large here, "

@@ -17,7 +17,7 @@ KINDS = {
     "augmentation": {"train__augment": 0.3},
     "accumulation": {"train__accumulate": 3},
     "checkpointed activations": {"train__checkpoint_activations": True},
-    "time steps around log-SNR 0": {"train__timesteps": "logsnr"},
+    "time steps around log-SNR 0": {"schedule": "cosine", "train__timesteps": "logsnr"},
     "a falling learning rate and an average of relative length": {"train__lr_decay": 0.5, "train__ema_length": 0.1},
     "patches": {"model__patch": 2},
     "patches in fp32": {"model__patch": 2, "train__precision": "fp32"},

@@ -65,6 +65,6 @@ def test_without_a_measurement_there_is_no_page(asked):
 def test_every_lever_is_a_change_of_the_parameters_that_they_allow():
     from benchmarks.changes import changed_config
 
-    base = changed_config(load_config(), {"model.patch": 2})
+    base = changed_config(load_config(), {"model.patch": 2, "schedule": "cosine"})
     for name, changes in levers.LEVERS.items():
         assert (changed_config(base, changes) == base) == (name == "plain")

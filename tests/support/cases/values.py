@@ -219,8 +219,16 @@ VALUES = [
         ),
     ),
     Case(
+        "`train.timesteps: logsnr` with a linear schedule",
+        with_values(train__timesteps="logsnr"),
+        (
+            "params.yaml: train.timesteps: found 'logsnr', which hardly draws the noisiest fifth of a linear schedule, "
+            "where every sampler starts; choose uniform here, or cosine or sigmoid for schedule"
+        ),
+    ),
+    Case(
         "`train.timesteps: logsnr` with a learned variance",
-        with_values(diffusion__variance="learned", train__timesteps="logsnr"),
+        with_values(schedule="cosine", diffusion__variance="learned", train__timesteps="logsnr"),
         (
             "params.yaml: train.timesteps: found 'logsnr', which hardly draws the ends of the diffusion, where a "
             "learned variance is decided; choose uniform here, or fixed for diffusion.variance"
