@@ -25,7 +25,7 @@ end_with_parent()  # here, for the same reason
 
 
 def run(stage: Callable[[Config], None]) -> None:
-    """Run one stage with the parameters of this workspace; end with a sentence and an exit code, not a traceback.
+    """Run one stage with the parameters of this workspace; a failure is a line and an exit code, no traceback.
 
     Exit codes: 0 done, 1 the work failed, 2 wrong input, 128 + n ended by signal n: run it again.
     """

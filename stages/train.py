@@ -50,8 +50,8 @@ def train(
         tracker.dataset(config.data, packed.summary, sha256, "training")
         gallery = watched(tracker, about, config.fid.extractor)
         # Previews and quick scores are MLflow's curves and pictures.
-        looks = setup.looks_of(config, packed, training, about, gallery) if config.tracking.enabled else []
-        history = training.run(gallery, checkpoint, *looks)
+        callbacks = setup.callbacks_of(config, packed, training, about, gallery) if config.tracking.enabled else []
+        history = training.run(gallery, checkpoint, *callbacks)
         save_model(MODELS, training.ema.model.sampling_weights(), about)
         setup.save_curves(history, key)
         setup.save_noise_levels(training)

@@ -1,4 +1,4 @@
-"""What MLflow could not take: a folder per process below .unsent/, kept until `sync` has sent it."""
+"""What MLflow missed: a folder per process below .unsent/, kept until `sync` has sent it."""
 
 import json
 import os

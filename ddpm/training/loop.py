@@ -27,7 +27,7 @@ FORECAST_STEPS = 5  # after the first, which takes longer
 # Images in the network at a time when it is measured: always as many, so that neither train.batch_size nor accumulate
 # changes what is measured, and so few that they need less memory than a step with 4.
 MEASURED_AT_ONCE = 16
-Look = Callable[[UNet, int], None]
+Callback = Callable[[UNet, int], None]
 
 
 class Reporter(Protocol):
@@ -99,21 +99,21 @@ class Training:
         self._watch = Watch(self.curves, self.device)
         self._saved = 0  # steps in the newest checkpoint
 
-    def run(self, reporter: Reporter, checkpoint: Checkpoint, *looks: tuple[int, Look]) -> History:
+    def run(self, reporter: Reporter, checkpoint: Checkpoint, *callbacks: tuple[int, Callback]) -> History:
         """Train to the end, from the beginning or from the checkpoint.
 
         Args:
             reporter: is given the curves, learning rate, images/s and the held-out loss as they come.
             checkpoint: where the state is kept now and then, and at the end.
-            looks: what is called with the averaged network and the step number, to generate a few images for one, and
-                after how many epochs each time; 0 for never.
+            callbacks: what is called with the averaged network and the step number, to generate a few images for one,
+                and after how many epochs each time; 0 for never.
 
         Raises:
             RunError: the loss, or another number of the training, is not finite; no such state is kept.
             SystemExit: a signal asks to end, see `signals`; then the checkpoint holds all steps so far.
         """
         evaluations = self._steps_of(min(self.epochs, MAX_EVALUATIONS)) if len(self.heldout_set) else set()
-        planned = [(self._steps_after(every), look) for every, look in looks if every]
+        planned = [(self._steps_after(every), callback) for every, callback in callbacks if every]
         pauses = evaluations.union(*(steps for steps, _ in planned))
         progress, batch_size = self.progress, self.config.batch_size
         begin = first = progress.steps
@@ -144,9 +144,9 @@ class Training:
                     first, started = done, time.perf_counter()
                 if done in evaluations:
                     self._evaluate(reporter, done)
-                for steps, look in planned:
+                for steps, callback in planned:
                     if done in steps:
-                        look(self.ema.model, done)
+                        callback(self.ema.model, done)
                 if is_kept and checkpoint.save(self.state()):
                     self._saved = done
                 if asked:

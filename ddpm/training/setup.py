@@ -32,7 +32,7 @@ from ddpm.runtime.errors import MAKE_ROOM, InputError, memory_for
 from ddpm.runtime.paths import PROCESSED, REPORTS
 from ddpm.training.augment import LABELS
 from ddpm.training.batches import place_images
-from ddpm.training.loop import MEASURED_AT_ONCE, History, Look, Training
+from ddpm.training.loop import MEASURED_AT_ONCE, Callback, History, Training
 from ddpm.training.noise_levels import loss_by_noise_level
 from ddpm.training.step import STATE_BYTES
 
@@ -206,9 +206,9 @@ def resume(
             print(f"Going on from the checkpoint after step {training.progress.steps}.")
 
 
-def looks_of(
+def callbacks_of(
     config: Config, packed: PackedImages, training: Training, description: dict[str, Any], gallery: Gallery
-) -> list[tuple[int, Look]]:
+) -> list[tuple[int, Callback]]:
     """What is shown of a network in training, and after how many epochs each time: see `Training.run`."""
 
     def preview(unet: UNet, step: int) -> None:

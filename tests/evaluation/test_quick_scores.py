@@ -13,7 +13,7 @@ from ddpm.model.trained import DiffusionModel
 from ddpm.network.unet import UNet
 from ddpm.runtime.checkpoint import Checkpoint
 from ddpm.runtime.errors import InputError
-from ddpm.training.setup import describe_model, looks_of, prepare
+from ddpm.training.setup import callbacks_of, describe_model, prepare
 
 CPU = torch.device("cpu")
 CONFIG = FidConfig(extractor="efficientnet_lite0", weights=None, reference="all", batch_size=8, every=1)
@@ -71,8 +71,8 @@ def test_a_training_sends_quick_scores_as_often_as_is_wanted(params, tmp_path, m
     training = prepare(config, packed, CPU)
     sent = []
     tracker = SimpleNamespace(metrics=lambda metrics, step: sent.append((step, metrics)))
-    looks = looks_of(config, packed, training, describe_model(config, packed, training), tracker)
-    training.run(tracker, Checkpoint(tmp_path), *looks)
+    callbacks = callbacks_of(config, packed, training, describe_model(config, packed, training), tracker)
+    training.run(tracker, Checkpoint(tmp_path), *callbacks)
     (first, early), (last, late) = [(step, metrics) for step, metrics in sent if "quick/fid" in metrics]
     assert (first, last) == (training.steps // 2 + training.steps % 2, training.steps)
     assert early.keys() == late.keys() == {"quick/fid", "quick/kid", "quick/epoch"}

@@ -214,7 +214,7 @@ def test_previews_and_quick_scores_come_as_often_as_their_parameters_say_from_th
     training = setup.prepare(config, packed, CPU)
     gallery = SimpleNamespace(image=lambda *_: None, metrics=Recorder().metrics)
     about = setup.describe_model(config, packed, training)
-    (often, preview), (less, _) = setup.looks_of(config, packed, training, about, gallery)
+    (often, preview), (less, _) = setup.callbacks_of(config, packed, training, about, gallery)
     preview(training.ema.model, 1)
     assert (often, less) == (3, 2) and (given["seed"], given["steps"]) == (9, 25)
     fid, images, rows, _device, seed = given["quick"]
@@ -230,6 +230,6 @@ def test_a_preview_takes_no_more_steps_than_there_are_noise_levels(small):
     training = setup.prepare(config, packed, CPU)
     gallery = SimpleNamespace(image=lambda key, _image, step: sent.append((key, step)))
     about = setup.describe_model(config, packed, training)
-    ((_, preview),) = setup.looks_of(config, packed, training, about, gallery)
+    ((_, preview),) = setup.callbacks_of(config, packed, training, about, gallery)
     preview(training.ema.model, 7)
     assert sent == [("samples", 7)]
