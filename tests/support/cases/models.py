@@ -144,7 +144,7 @@ MODELS = [
         "a `config.json` that is no JSON",
         file(CONFIG, lambda data: data[:-9]),
         (
-            "models: no model can be read here (Unterminated string starting at: line 34 column 21 (char 499)); "
+            "models: no model can be read here (Unterminated string starting at: line 34 column 21 (char 501)); "
             "train one with `dvc repro train`"
         ),
         run=SAMPLE,
