@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from ddpm.runtime.errors import InputError  # before torch: importing ddpm sets how torch's threads wait
 from ddpm.runtime.lineage import revision
+from ddpm.runtime.stage_files import write_whole
 
 import torch  # isort: skip
 
@@ -78,14 +79,6 @@ def read(path: Path, command: str) -> dict[str, Any]:
 def write(path: Path, content: dict[str, Any]) -> None:
     """Write one result."""
     write_whole(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write all of a text or nothing, so that a kill never leaves half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".tmp")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
 
 
 def _processor() -> str:

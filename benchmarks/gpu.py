@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import alone, machine, whereabouts, write, write_whole
+from benchmarks import alone, machine, whereabouts, write
 from benchmarks.changes import changed_config
 from benchmarks.gpu_page import page
 from benchmarks.quality.recipe import base_params
@@ -41,6 +41,7 @@ from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import InputError, RunError, guarded
 from ddpm.runtime.paths import PROCESSED, REFERENCE, WEIGHTS
+from ddpm.runtime.stage_files import write_whole
 from ddpm.training.setup import planned_parameters
 from stages import download, preprocess, reference
 

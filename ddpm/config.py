@@ -201,22 +201,15 @@ class Config(_Group):
     @model_validator(mode="after")
     def _check(self) -> Self:
         self.model.check(self.data.image_size)
-        if self.sample.steps > self.diffusion.timesteps:
-            raise ValueError(
-                f"sample.steps: {self.sample.steps} is more than diffusion.timesteps ({self.diffusion.timesteps}); "
-                f"choose at most {self.diffusion.timesteps}"
-            )
+        if (most := self.diffusion.timesteps) < (steps := self.sample.steps):
+            raise ValueError(f"sample.steps: {steps} is more than diffusion.timesteps ({most}); choose at most {most}")
+        rare = f"train.timesteps: found '{self.train.timesteps}', which hardly draws the"
         if self.diffusion.variance == "learned" and self.train.timesteps != "uniform":
-            raise ValueError(
-                f"train.timesteps: found '{self.train.timesteps}', which hardly draws the ends of the diffusion, where "
-                "a learned variance is decided; choose uniform here, or fixed for diffusion.variance"
-            )
+            remedy = "choose uniform here, or fixed for diffusion.variance"
+            raise ValueError(f"{rare} ends of the diffusion, where a learned variance is decided; {remedy}")
         if self.schedule == "linear" and self.train.timesteps != "uniform":
-            # Of 1.5 million draws of 1000 steps, it gets none in the last 183; cosine's last 22 and sigmoid's last 4.
-            raise ValueError(
-                f"train.timesteps: found '{self.train.timesteps}', which hardly draws the noisiest fifth of a linear "
-                "schedule, where every sampler starts; choose uniform here, or cosine or sigmoid for schedule"
-            )
+            remedy = "choose uniform here, or cosine or sigmoid for schedule"
+            raise ValueError(f"{rare} noisiest fifth of a linear schedule, where every sampler starts; {remedy}")
         if self.sample.variance == "learned" and self.diffusion.variance == "fixed":
             raise ValueError(
                 "sample.variance: found 'learned', but diffusion.variance is fixed; choose small or large here, "

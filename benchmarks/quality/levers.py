@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import RESULTS, machine, read, whereabouts, write, write_whole
+from benchmarks import RESULTS, machine, read, whereabouts, write
 from benchmarks.changes import Changes, changed, changed_config
 from benchmarks.quality.recipe import base_params
 from benchmarks.quality.trial import check_data, digest, plan, trial
@@ -25,6 +25,7 @@ from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import guarded
 from ddpm.runtime.paths import PROCESSED
+from ddpm.runtime.stage_files import write_whole
 
 FILE, PAGE = RESULTS / "levers.json", RESULTS / "levers.md"
 LEVERS: dict[str, Changes] = {

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import RESULTS, machine, write_whole
+from benchmarks import RESULTS, machine
 from benchmarks.changes import Changes, changed, listed
 from benchmarks.quality.recipe_pages import Row, draw, pages, score
 from benchmarks.quality.trial import check_data, digest, trial
@@ -28,6 +28,7 @@ from ddpm.runtime.checksums import checksum
 from ddpm.runtime.devices import choose_device
 from ddpm.runtime.errors import InputError, guarded
 from ddpm.runtime.paths import PROCESSED
+from ddpm.runtime.stage_files import write_whole
 from ddpm.runtime.yaml_files import read_yaml
 
 KEPT = 1 / 3  # of the trials of one budget go on to the next

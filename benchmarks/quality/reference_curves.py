@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from benchmarks import write, write_whole
+from benchmarks import write
 from ddpm.config import Config, load_config
 from ddpm.data.dataset import load_packed
 from ddpm.reporting.reference_curves import FILE, quick_fid, recipe_of
 from ddpm.runtime.errors import InputError, guarded
 from ddpm.runtime.lineage import stage_key
 from ddpm.runtime.paths import PROCESSED
+from ddpm.runtime.stage_files import write_whole
 from ddpm.tracking.finished import curves, find_training
 
 if TYPE_CHECKING:

@@ -84,6 +84,7 @@ def write(file: Path, wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """
     from ddpm.config import flatten, load_config, parse_config
     from ddpm.runtime.errors import InputError
+    from ddpm.runtime.stage_files import write_whole
 
     known = flatten(load_config(file).model_dump(mode="json"))  # a file of an earlier version lacks some
     style = _style()
@@ -102,9 +103,7 @@ def write(file: Path, wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     style.dump(params, text)
     parse_config(params, f"{file} with these changes")
     if changes:
-        aside = file.with_suffix(".tmp")
-        aside.write_text(text.getvalue(), encoding="utf-8")
-        aside.replace(file)
+        write_whole(file, text.getvalue())
     return changes
 
 

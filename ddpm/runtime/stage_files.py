@@ -1,4 +1,4 @@
-"""What one stage leaves for the next: arrays and JSON, read with a sentence for what may be wrong with them."""
+"""Files that others read: written whole or not at all, and read with a sentence for what may be wrong with them."""
 
 import json
 from collections.abc import Iterable
@@ -8,6 +8,14 @@ from typing import Any
 import numpy as np
 
 from ddpm.runtime.errors import InputError
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write all of a text or nothing, so that a kill never leaves half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".tmp")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
 
 
 def load_array(path: Path, ndim: int, dtype: type, stage: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 from ddpm.runtime.errors import InputError
 from ddpm.runtime.lineage import stage_key, stage_names
 from ddpm.runtime.paths import main_root
+from ddpm.runtime.stage_files import write_whole
 
 BEAT = 60  # seconds between two notes of work that is going on, the most that a kill -9 can hide
 
@@ -32,7 +33,7 @@ def timed(stage: str, params: dict[str, Any]) -> Iterator[None]:
         seconds = time.monotonic() - started
         known = max(seconds, earlier["seconds"]) if earlier["finished"] else earlier["seconds"] + seconds
         with suppress(OSError):  # a full disk must not turn a stage that has succeeded into one that failed
-            _write(file, {"seconds": round(known, 2), "finished": finished or earlier["finished"]})
+            write_whole(file, json.dumps({"seconds": round(known, 2), "finished": finished or earlier["finished"]}))
 
     def keep_noting() -> None:
         while not over.wait(BEAT):
@@ -67,14 +68,6 @@ def _read(file: Path) -> dict[str, Any] | None:
         return json.loads(file.read_text())
     except (OSError, ValueError):  # none yet, or not readable, or empty because a disk was full
         return None
-
-
-def _write(file: Path, note: dict[str, Any]) -> None:
-    """Write all of it or nothing: a kill must not lose what was known."""
-    file.parent.mkdir(exist_ok=True)
-    aside = file.with_suffix(".new")
-    aside.write_text(json.dumps(note))
-    aside.replace(file)
 
 
 def _file(stage: str, params: dict[str, Any]) -> Path:
