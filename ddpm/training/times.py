@@ -17,8 +17,8 @@ def draws(timesteps: str, diffusion: Diffusion) -> Callable[[int], Tensor]:
 
     Args:
         timesteps: uniform, or logsnr: those levels most whose signal is about as strong as their noise, by a Laplace
-            distribution of log-SNR around 0 (Hang et al. 2024, section 3). Of 1.5 million draws of 1000 steps, less than
-            one is in the last 22 of the cosine schedule, the last 4 of sigmoid, and the last 183 of linear.
+            distribution of log-SNR around 0 (Hang et al. 2024, section 3). Of 1.5 million draws of 1000 steps, less
+            than one is in the last 22 of the cosine schedule, the last 4 of sigmoid, and the last 183 of linear.
         diffusion: whose levels they are.
     """
     device = diffusion.alphas_cumprod.device
