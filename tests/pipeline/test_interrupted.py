@@ -25,8 +25,9 @@ def longer(reproduced):
     """Enough work to be interrupted, with all the tricks of the training."""
     params = reproduced / "params.yaml"
     before = params.read_text()
-    longer = before.replace("epochs: 2", "epochs: 16").replace("n: 8", "n: 160")
-    params.write_text(longer.replace("augment: 0.0", "augment: 0.3").replace("min_snr: 0.0", "min_snr: 5.0"))
+    longer = before.replace("epochs: 2", "epochs: 16").replace("preview_every: 1", "preview_every: 8")
+    longer = longer.replace("augment: 0.0", "augment: 0.3").replace("min_snr: 0.0", "min_snr: 5.0")
+    params.write_text(longer.replace("n: 8", "n: 160"))
     yield reproduced
     params.write_text(before)
 

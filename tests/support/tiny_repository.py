@@ -39,7 +39,7 @@ TINY = {
     "device": "cpu",
     "data": {"source": "synthetic", "image_size": 16, "synthetic": {"count": 24, "classes": 3, "seed": 0}},
     "model": {"channels": 8, "channel_mults": [1, 2], "blocks": 1, "attention": [8], "head_channels": 8},
-    "train": {"batch_size": 8, "log_every": 2, "warmup_steps": 1, "deterministic": True},
+    "train": {"batch_size": 8, "log_every": 2, "warmup_steps": 1},
     "sample": {"n": 8, "steps": 3, "batch_size": 8},
     "fid": {"extractor": "efficientnet_lite0", "batch_size": 8},
     "tracking": {"preview_every": 1},

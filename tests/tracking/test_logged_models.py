@@ -95,7 +95,7 @@ def test_a_server_without_such_models_gets_the_folder_in_the_artifacts(train, re
     assert {"MLmodel", "model.safetensors", "config.json"} <= {path.name for path in folder.iterdir()}
 
 
-def test_a_model_is_registered_and_loaded_by_alias(train, repository, monkeypatch):
+def test_a_model_is_registered_and_loaded_by_alias(train, repository, tmp_path, monkeypatch):
     run = train()
     uri = f"sqlite:///{repository / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -103,7 +103,7 @@ def test_a_model_is_registered_and_loaded_by_alias(train, repository, monkeypatc
     try:
         version = mlflow.register_model(f"runs:/{run.info.run_id}/model", "roses")
         client(repository).set_registered_model_alias("roses", "best", version.version)
-        loaded = mlflow.pyfunc.load_model("models:/roses@best")
+        loaded = mlflow.pyfunc.load_model("models:/roses@best", dst_path=str(tmp_path))
     finally:
         mlflow.set_tracking_uri(None)
     assert loaded.metadata.run_id == run.info.run_id

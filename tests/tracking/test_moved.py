@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -55,7 +56,8 @@ def record(config: Config, root: Path, content: str) -> Run:
 
 def read(root: Path, run: Run) -> str:
     """What the artifact of a run holds, by the paths in the database alone."""
-    return Path(client(root).download_artifacts(run.info.run_id, "note.txt")).read_text()
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(client(root).download_artifacts(run.info.run_id, "note.txt", folder)).read_text()
 
 
 def place(root: Path, run: Run) -> Path:
@@ -202,6 +204,7 @@ def test_sync_makes_no_store(tmp_path, monkeypatch):
 
 NAMED = """
 import sys
+import tempfile
 from pathlib import Path
 from ddpm.config import load_config
 from ddpm.tracking import finished

@@ -86,9 +86,9 @@ def pixels(png):
     return np.array(Image.open(io.BytesIO(base64.b64decode(png))))
 
 
-def test_the_logged_model_generates_our_images(logged):
+def test_the_logged_model_generates_our_images(logged, tmp_path):
     folder, run_id = logged
-    served = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
+    served = mlflow.pyfunc.load_model(f"runs:/{run_id}/model", dst_path=str(tmp_path))
     (first, second) = served.predict(pd.DataFrame([{"n": 2, "seed": 0, "steps": 5}, {"n": 1, "seed": 3, "steps": 5}]))
     ours = load_model(folder, device="cpu")
     assert np.array_equal([pixels(png) for png in first], ours.sample(2, steps=5, seed=0))
@@ -105,7 +105,7 @@ def test_a_conditional_model_takes_class_and_guidance(tracked, repository, tmp_p
     run_id = runs(repository, tracked)[0].info.run_id
     mlflow.set_tracking_uri(f"sqlite:///{repository / 'mlflow.db'}")
     try:
-        served = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
+        served = mlflow.pyfunc.load_model(f"runs:/{run_id}/model", dst_path=str(tmp_path))
     finally:
         mlflow.set_tracking_uri(None)
     wishes = pd.DataFrame([{"n": 2, "steps": 3, "class": CLASSES[1], "guidance": 2, "spacing": "uniform"}])
@@ -120,16 +120,16 @@ def test_a_conditional_model_takes_class_and_guidance(tracked, repository, tmp_p
 
 
 @pytest.mark.parametrize("wish", [{"n": 0}, {"n": 257}, {"n": 1, "steps": 1001}, {"n": 1, "sampler": "euler"}])
-def test_a_wish_that_cannot_be_fulfilled_is_refused_by_name(logged, wish):
+def test_a_wish_that_cannot_be_fulfilled_is_refused_by_name(logged, wish, tmp_path):
     *_, name = wish
     with pytest.raises(MlflowException, match=f"{name}: found .*, choose ") as caught:
-        mlflow.pyfunc.load_model(f"runs:/{logged[1]}/model").predict(pd.DataFrame([wish]))
+        mlflow.pyfunc.load_model(f"runs:/{logged[1]}/model", dst_path=str(tmp_path)).predict(pd.DataFrame([wish]))
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
 
 
-def test_the_artifact_is_a_model_folder_without_pickles(logged, repository):
+def test_the_artifact_is_a_model_folder_without_pickles(logged, repository, tmp_path):
     folder, run_id = logged
-    artifact = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model"))
+    artifact = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model", dst_path=str(tmp_path)))
     for name in (WEIGHTS_FILE, CONFIG_FILE):
         assert (artifact / name).read_bytes() == (folder / name).read_bytes()
     files = [path for path in artifact.rglob("*") if path.is_file()]
