@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.tiny_repository import call, digests, environment, make_repository, runs, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # a training begins twenty times
 
 KILLS = 20
 
