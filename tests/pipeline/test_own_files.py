@@ -57,6 +57,6 @@ def test_photographs_and_own_files_survive_runs_experiments_and_checkouts(root):
 
     assert stages_run(call(root, "dvc", "repro")) == [], "files beside the outputs are no change"
     call(root, "dvc", "exp", "run", "-S", "schedule=cosine")
-    call(root, "dvc", "repro", "--force", "preprocess")
+    call(root, "dvc", "repro", "--force", "train")
     call(root, "dvc", "checkout", "--force")
     assert own_files(root) == before

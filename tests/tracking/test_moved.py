@@ -204,7 +204,6 @@ def test_sync_makes_no_store(tmp_path, monkeypatch):
 
 NAMED = """
 import sys
-import tempfile
 from pathlib import Path
 from ddpm.config import load_config
 from ddpm.tracking import finished
