@@ -273,7 +273,7 @@ def load_model(folder: str | Path, device: str = "auto") -> DiffusionModel:
         # Without memory, which a hostile config could ask for by the terabyte.
         with torch.device("meta"), _NoNormalInit():
             unet = UNet(about.model, about.image_size, num_classes, channels, none_class)
-        unet.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+        unet.load_sampling_weights({name: tensor.float() for name, tensor in weights.items()})
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ddpm.config import ModelConfig
 from ddpm.network.group_norm import GroupNorm
-from ddpm.network.patches import Pixels
+from ddpm.network.patches import LATER, Pixels
 from ddpm.network.zero_init import zero_init
 
 
@@ -155,7 +155,7 @@ class UNet(nn.Module):
         self.time_mlp = nn.Sequential(nn.Linear(width, embed), nn.SiLU(), nn.Linear(embed, embed))
         self.class_embedding = nn.Embedding(num_classes + none_class, embed) if num_classes is not None else None
         self.none_class = num_classes if none_class else None
-        self.pixels = Pixels(config.patch, out_channels) if config.patch > 1 else None
+        self.pixels = Pixels(config.patch, out_channels, embed) if config.patch > 1 else None
         self.stem = nn.Conv2d(self.pixels.patch_channels if self.pixels else 3, width, 3, padding=1)
 
         self.down = nn.ModuleList()
@@ -224,11 +224,24 @@ class UNet(nn.Module):
         for layer in self.up:
             x = self._block(layer, x, embedding, skips.pop()) if isinstance(layer, UNetBlock) else layer(x)
         x = self.head(x)
-        return x if self.pixels is None else self._block(self.pixels, x, *fine)
+        return x if self.pixels is None else self._block(self.pixels, x, *fine, embedding)
 
     def sampling_weights(self) -> dict[str, Tensor]:
         """All of the state that sampling needs: without the layer for augmentations, of which it has none."""
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("augment.")}
+
+    def load_sampling_weights(self, weights: dict[str, Tensor]) -> None:
+        """Take what `sampling_weights` answered, as it is and without a copy.
+
+        Models of earlier versions have fewer layers around their patches; with zeros there, they are what they were.
+
+        Raises:
+            RuntimeError: these are no weights of this network.
+        """
+        if "pixels.conv.weight" in weights and "pixels.conv2.weight" not in weights:
+            own = self.sampling_weights()
+            weights = {f"pixels.{name}": torch.zeros(own[f"pixels.{name}"].shape) for name in LATER} | weights
+        self.load_state_dict(weights, assign=True)
 
     def _block(self, block: nn.Module, *inputs: Tensor) -> Tensor:
         if self.checkpoint_activations and self.training:

@@ -46,6 +46,7 @@ def test_the_doctor_counts_and_measures_the_network_on_patches(tiny, patch, monk
     assert training.unet.pixels.patch == patch
     assert planned_parameters(config, images) == count_parameters(training.unet)
     thin = 3 * 16 * 9 + 16 + 2 * 32 + 32 * 16 * 9 + 16 + 16 * 3 * 9 + 3  # numbers of the layers at full resolution
+    thin += 32 * 16 + 16 + 64 * 32 + 32 + 2 * 16 + 16 * 16 * 9 + 16  # linear path, embedding, the second normalisation
     assert count_parameters(training.unet.pixels) == thin
     assert step_seconds(training) > 0
     model = DiffusionModel(training.ema.model, describe_model(config, images, training))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import ddpm
+from ddpm.model.model_file import read_model, save_model
 from ddpm.network.patches import Pixels
 from ddpm.network.unet import Attention, UNet, UNetBlock
 from ddpm.runtime.errors import InputError
@@ -75,12 +76,12 @@ def test_attention_connects_all_pixels(tiny_model, patch, attention, monkeypatch
 @PATCHES
 def test_patches_come_back_to_their_places(patch):
     """Bit by bit, so no pixel of a patch changes places with another one either."""
-    pixels = Pixels(patch, 3)
+    pixels = Pixels(patch, 3, 8)
     seen = []
     pixels.norm.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
     patches, fine = pixels.split(torch.randn(2, 3, 4 * patch, 6 * patch))
     assert patches.shape == (2, pixels.patch_channels, 4, 6)
-    assert pixels(patches, -fine).shape == (2, 3, 4 * patch, 6 * patch)
+    assert pixels(patches, -fine, torch.randn(2, 8)).shape == (2, 3, 4 * patch, 6 * patch)
     back, beside = seen[0].chunk(2, dim=1)
     assert torch.equal(back, fine) and torch.equal(beside, -fine)
 
@@ -103,10 +104,10 @@ def test_an_image_that_moves_by_a_patch_gives_a_result_that_moves_by_a_patch(tin
 
 @PATCHES
 def test_the_brightness_of_an_even_image_passes_the_last_normalisation(patch):
-    pixels = Pixels(patch, 3)
+    pixels = Pixels(patch, 3, 8)
     awake(pixels)
     colours = torch.randn(2, 16, 1, 1).repeat_interleave(patch**2, dim=1)  # the same for all pixels of a patch
-    dark, light = pixels(colours.expand(-1, -1, 8, 8), torch.zeros(2, 16, 8 * patch, 8 * patch))
+    dark, light = pixels(colours.expand(-1, -1, 8, 8), torch.zeros(2, 16, 8 * patch, 8 * patch), torch.zeros(2, 8))
     assert (dark - light)[..., 4:-4, 4:-4].abs().max() > 0.01
 
 
@@ -174,20 +175,52 @@ def test_a_few_steps_learn_an_image(tiny_model, patch):
 
 
 @PATCHES
-def test_between_its_two_convolutions_at_full_resolution_nothing_is_linear(patch):
-    """What the next layer is given is SiLU of what the one before it answers (Elfwing et al. 2018)."""
-    ends = awake(Pixels(patch, 3)).double()
-    patches, fine = (
-        torch.randn(2, ends.patch_channels, 4, 4).double(),
-        torch.randn(2, 16, 4 * patch, 4 * patch).double(),
+def test_three_ways_join_patches_and_pixels(patch):
+    """Written out: one that is linear, one that is normalised, and one that the embedding scales and shifts."""
+    ends = awake(Pixels(patch, 3, 8)).double()
+    side = 4 * patch
+    patches, fine = torch.randn(2, ends.patch_channels, 4, 4).double(), torch.randn(2, 16, side, side).double()
+    embedding = torch.randn(2, 8).double()
+
+    def silu(x):
+        return x / (1 + torch.exp(-x))  # Elfwing et al. 2018
+
+    def normed(layer, x, groups):
+        """Another number of groups would load the same weights and generate other images."""
+        x = x.view(2, groups, -1)
+        x = (x - x.mean(2, keepdim=True)) / (x.var(2, unbiased=False, keepdim=True) + 1e-5).sqrt()
+        return x.view(2, -1, side, side) * layer.weight[:, None, None] + layer.bias[:, None, None]
+
+    x = torch.cat([F.pixel_shuffle(patches, patch), fine], dim=1)
+    plain = ends.conv(silu(normed(ends.norm, x, 8)))
+    scale, shift = (silu(embedding) @ ends.embed.weight.T + ends.embed.bias)[:, :, None, None].chunk(2, dim=1)
+    scaled = ends.conv2(silu(normed(ends.norm2, plain, 4) * (1 + scale) + shift))
+    linear = torch.einsum("oi,bihw->bohw", ends.skip.weight[:, :, 0, 0], x) + ends.skip.bias[:, None, None]
+    expected = ends.head(silu(plain + linear + scaled))
+    torch.testing.assert_close(ends(patches, fine, embedding), expected)
+
+
+@PATCHES
+def test_models_with_fewer_layers_at_their_patches_answer_what_they_did(tmp_path, tiny_model, patch):
+    """Those of versions before the linear way and the scaled one: one normalised way alone."""
+    config = changed(tiny_model, patch, attention=[])
+    write_model(tmp_path, config)
+    weights, about = read_model(tmp_path)
+    weights = {name: tensor.clone() for name, tensor in weights.items()}  # which lie in the file that is replaced
+    layers = ("pixels.skip", "pixels.embed", "pixels.norm2", "pixels.conv2")
+    later = [name for name in weights if name.startswith(layers)]
+    unet = UNet(config, 16)
+    unet.load_state_dict(weights)
+    unet.pixels.forward = lambda patches, fine, embedding: unet.pixels.head(
+        F.silu(unet.pixels.conv(F.silu(unet.pixels.norm(torch.cat([F.pixel_shuffle(patches, patch), fine], dim=1)))))
     )
-    seen = []
-    for layer in (ends.norm, ends.conv, ends.head):
-        layer.register_forward_hook(lambda _, given, answer: seen.extend((given[0], answer)))
-    ends(patches, fine)
-    normed, into_conv, out_of_conv, into_head = seen[1:5]
-    for before, after in ((normed, into_conv), (out_of_conv, into_head)):
-        assert before.min() < -1 and torch.allclose(after, before / (1 + torch.exp(-before)))
+    save_model(tmp_path, {name: tensor for name, tensor in weights.items() if name not in later}, about)
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor([1, 900])
+    found = ddpm.load_model(tmp_path, device="cpu").unet.eval()(x, t)
+    torch.testing.assert_close(found, unet.eval()(x, t), atol=1e-4, rtol=1e-4)
+    save_model(tmp_path, {name: tensor for name, tensor in weights.items() if name != later[0]}, about)
+    with pytest.raises(InputError, match="do not fit each other"):
+        ddpm.load_model(tmp_path, device="cpu")
 
 
 @PATCHES
@@ -215,12 +248,3 @@ def test_a_model_folder_of_an_earlier_version_has_no_patches(tmp_path, tiny_mode
     model = ddpm.load_model(tmp_path, device="cpu")
     assert model.unet.pixels is None
     assert (model.sample(2, steps=2) == images).all()
-
-
-@PATCHES
-def test_the_last_normalisation_takes_eight_groups_of_channels(patch):
-    """Another number would load the same weights and generate other images."""
-    norm, x = Pixels(patch, 3).norm, torch.randn(2, 32, 4, 4)
-    groups = x.view(2, 8, -1)
-    expected = (groups - groups.mean(2, keepdim=True)) / (groups.var(2, unbiased=False, keepdim=True) + 1e-5).sqrt()
-    torch.testing.assert_close(norm(x), expected.view_as(x), atol=1e-5, rtol=1e-5)

@@ -92,14 +92,16 @@ def test_operations_of_a_layer_are_those_of_the_closed_form(layer, channels, clo
 def test_operations_of_a_network_on_patches_are_those_of_its_grid_and_its_ends(tiny_model):
     """Those of the same network at half the size, but for the convolutions of its first and last channels."""
 
-    def convolution(inputs, outputs, side, passes=3):
-        return passes * 2 * 9 * inputs * outputs * side**2
+    def convolution(inputs, outputs, side, passes=3, kernel=3):
+        return passes * 2 * kernel**2 * inputs * outputs * side**2
 
     width = tiny_model.channels
     inner = flops_per_image(lambda: UNet(tiny_model, 16), 16)
     inner -= convolution(3, width, 16, passes=2) + convolution(width, 3, 16)
     inner += convolution(4 * 16, width, 16) + convolution(width, 4 * 16, 16)
-    ends = convolution(3, 16, 32, passes=2) + convolution(2 * 16, 16, 32) + convolution(16, 3, 32)
+    ends = convolution(3, 16, 32, passes=2) + convolution(16, 3, 32)
+    ends += convolution(2 * 16, 16, 32) + convolution(2 * 16, 16, 32, kernel=1) + convolution(16, 16, 32)
+    ends += convolution(4 * width, 2 * 16, side=1, kernel=1)  # the embedding's scales and shifts
     patches = tiny_model.model_copy(update={"patch": 2})
     assert flops_per_image(lambda: UNet(patches, 32), 32) == inner + ends
 
