@@ -49,7 +49,7 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.peers", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["run", "table", "plot"])
-    parser.add_argument("--minutes", type=float, default=20, help="of training for each (default 20)")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of training for each (default 20)")
     parser.add_argument("--moments", type=int, default=4, help="at which each is scored, evenly spaced (default 4)")
     parser.add_argument("--samples", type=int, default=2000, help="images per score (default 2000)")
     parser.add_argument("--batch-size", type=int, default=100, help="images generated at a time (default 100)")
