@@ -1,4 +1,4 @@
-"""Which single change makes better samples at equal minutes: patches, the target, and three ways to train.
+"""Which single change makes better samples at equal minutes: of the network, the target, the batch, the training.
 
     python -m benchmarks.quality.levers run --minutes 30 --seeds 0 1   # train, sample and score each
     python -m benchmarks.quality.levers table                           # reports/benchmarks/levers.md from levers.json
@@ -35,6 +35,10 @@ LEVERS: dict[str, Changes] = {
     "learning rate falls in the last 30 %": {"train.lr_decay": 0.3},
     "average over 15 % of the training": {"train.ema_length": 0.15},
     "without patches": {"model.patch": 1, "model.attention": [16]},
+    "48 channels": {"model.channels": 48},
+    "64 channels": {"model.channels": 64},
+    "batches of 16": {"train.batch_size": 16},
+    "batches of 64": {"train.batch_size": 64},
 }
 SCORES = ("fid", "kid", "coverage")
 
@@ -76,7 +80,7 @@ def measure(options: argparse.Namespace) -> None:
                 continue
             print(f"{lever}, seed {seed}")
             wanted = changed(params, LEVERS[lever] | {"seed": seed})
-            rate = content["rates"][str(wanted["model"]["patch"])]
+            rate = content["rates"][lever]
             result = trial(wanted, options.minutes, digest([images, rate]), rate)
             content["rows"].append({"lever": lever, "seed": seed, **result})
             write(FILE, content)
@@ -84,12 +88,14 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def rates(minutes: float, device: torch.device) -> dict[str, float]:
-    """Images/s of the network with and without patches, by `model.patch`."""
+    """Images/s of each lever; those that change neither network nor batch are as fast as the plain one."""
     config, packed, found = load_config(), load_packed(PROCESSED), {}
-    for changes in ({}, LEVERS["without patches"]):
-        setting = changed_config(config, changes)
-        found[str(setting.model.patch)] = plan(setting, packed, device, minutes)["images_per_second"]
-        print(f"model.patch {setting.model.patch}: {found[str(setting.model.patch)]:.1f} images/s", flush=True)
+    for lever, changes in LEVERS.items():
+        if found and not any(name.startswith("model.") or name == "train.batch_size" for name in changes):
+            found[lever] = found["plain"]
+            continue
+        found[lever] = plan(changed_config(config, changes), packed, device, minutes)["images_per_second"]
+        print(f"{lever}: {found[lever]:.1f} images/s", flush=True)
     return found
 
 
@@ -107,10 +113,10 @@ def page(content: dict[str, Any]) -> str:
         "# Levers: better samples at equal minutes",
         "",
         f"{whereabouts(content['machine'])}. Each trained for {setting['minutes']:g} minutes at the speed that its "
-        "network has when nothing else runs: "
-        + ", ".join(f"{rate:.1f} images/s with `model.patch: {patch}`" for patch, rate in content["rates"].items())
-        + f". {model['channels']} channels × {model['channel_mults']}, "
-        f"{setting['params']['data']['image_size']}×{setting['params']['data']['image_size']} pixels.",
+        f"network has when nothing else runs. {setting['params']['data']['image_size']}×"
+        f"{setting['params']['data']['image_size']} pixels; the plain one has {model['channels']} channels × "
+        f"{model['channel_mults']} on patches of {model['patch']}×{model['patch']}, target "
+        f"{setting['params']['diffusion']['target']}, and batches of {setting['params']['train']['batch_size']}.",
         "",
     ]
     scored = [row for row in rows if "scores" in row]
@@ -121,12 +127,13 @@ def page(content: dict[str, Any]) -> str:
         f"{scored[0]['samples']:,} samples of each against {scored[0]['reference_images']:,} photographs, "
         f"{scored[0]['extractor']} features; in brackets 95 % intervals of the samples.",
         "",
-        f"| lever | seed | {' | '.join(map(str.upper, names))} |",
-        f"|---|---|{'---|' * len(names)}",
+        f"| lever | images/s | epochs | seed | {' | '.join(map(str.upper, names))} |",
+        f"|---|---|---|---|{'---|' * len(names)}",
     ]
     for lever in LEVERS:
         for row in (row for row in scored if row["lever"] == lever):
-            lines.append(f"| {lever} | {row['seed']} | {' | '.join(cell(row['scores'][name]) for name in names)} |")
+            cells = [lever, f"{content['rates'][lever]:.1f}", str(row["epochs"]), str(row["seed"])]
+            lines.append(f"| {' | '.join([*cells, *(cell(row['scores'][name]) for name in names)])} |")
     return "\n".join([*lines, ""])
 
 

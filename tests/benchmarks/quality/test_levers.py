@@ -34,7 +34,7 @@ def asked(tmp_path, monkeypatch):
     monkeypatch.setattr(levers, "base_params", lambda _samples: params.model_dump(mode="json"))
     monkeypatch.setattr(levers, "check_data", lambda _config: None)
     monkeypatch.setattr(levers, "checksum", lambda _file: "0" * 64)
-    monkeypatch.setattr(levers, "rates", lambda *_: {"1": 8.0, "2": 24.0})
+    monkeypatch.setattr(levers, "rates", lambda *_: {"without patches": 8.0, "plain": 24.0})
     monkeypatch.setitem(levers.LEVERS, "plain", {"model.patch": 2, "model.attention": [16, 8]})
     monkeypatch.setattr(levers, "trial", trial)
     return calls
@@ -53,8 +53,8 @@ def test_the_page_has_a_row_for_each(asked, capsys):
         levers.run(OPTIONS)
     levers.run(argparse.Namespace(**vars(OPTIONS) | {"what": "table"}))
     text = capsys.readouterr().out
-    assert "| plain | 0 | 101 [90, 120] | 101 [90, 120] | 101 [90, 120] |" in text
-    assert "24.0 images/s with `model.patch: 2`" in text and text.count("| plain |") == 2
+    assert "| plain | 24.0 | 3 | 0 | 101 [90, 120] | 101 [90, 120] | 101 [90, 120] |" in text
+    assert "| without patches | 8.0 | 3 | 0 |" in text and text.count("| plain |") == 2
 
 
 def test_without_a_measurement_there_is_no_page(asked):
@@ -65,6 +65,6 @@ def test_without_a_measurement_there_is_no_page(asked):
 def test_every_lever_is_a_change_of_the_parameters_that_they_allow():
     from benchmarks.changes import changed_config
 
-    base = changed_config(load_config(), {"model.patch": 2, "schedule": "cosine"})
+    base = changed_config(load_config(), {"model.patch": 2, "model.head_channels": 32, "schedule": "cosine"})
     for name, changes in levers.LEVERS.items():
         assert (changed_config(base, changes) == base) == (name == "plain")
