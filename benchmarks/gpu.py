@@ -55,7 +55,7 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts alone")
-    parser.add_argument("--minutes", type=float, default=20, help="training: so long (default 20)")
+    parser.add_argument("--minutes", type=float, default=20.0, help="training: so long (default 20)")
     parser.add_argument("--samples", type=int, default=2000, help="training: images for the score (default 2000)")
     parser.add_argument("--steps", type=int, default=20, help="peers: steps per turn (default 20)")
     parser.add_argument("--rounds", type=int, default=5, help="peers: turns of each contender (default 5)")

@@ -108,15 +108,15 @@ def publish(content: dict[str, Any]) -> str:
 def page(content: dict[str, Any]) -> str:
     """What was measured, in Markdown: each seed's scores with the interval of its samples."""
     setting, rows = content["setting"], content["rows"]
-    model = setting["params"]["model"]
+    params = setting["params"]
+    model, side = params["model"], params["data"]["image_size"]
     lines = [
         "# Levers: better samples at equal minutes",
         "",
         f"{whereabouts(content['machine'])}. Each trained for {setting['minutes']:g} minutes at the speed that its "
-        f"network has when nothing else runs. {setting['params']['data']['image_size']}×"
-        f"{setting['params']['data']['image_size']} pixels; the plain one has {model['channels']} channels × "
+        f"network has when nothing else runs. {side}×{side} pixels; the plain one has {model['channels']} channels × "
         f"{model['channel_mults']} on patches of {model['patch']}×{model['patch']}, target "
-        f"{setting['params']['diffusion']['target']}, and batches of {setting['params']['train']['batch_size']}.",
+        f"{params['diffusion']['target']}, and batches of {params['train']['batch_size']}.",
         "",
     ]
     scored = [row for row in rows if "scores" in row]

@@ -40,7 +40,9 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.recipe", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["search", "seeds", "table", "plot"])
-    parser.add_argument("--minutes", type=float, nargs="+", default=[5, 10, 20], help="of training (default 5 10 20)")
+    parser.add_argument(
+        "--minutes", type=float, nargs="+", default=[5.0, 10.0, 20.0], help="of training (default 5 10 20)"
+    )
     parser.add_argument("--trials", type=int, default=24, help="search: of the first budget (default 24)")
     parser.add_argument("--samples", type=int, default=2000, help="images per score (default 2000)")
     parser.add_argument("--seed", type=int, default=0, help="search: which trials are drawn (default 0)")
